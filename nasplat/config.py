@@ -1,0 +1,162 @@
+"""What a study is, and how it is carried out: two frozen values that flags, TOML files and Python share."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, final
+
+from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.fidelity import Fidelity
+from nasplat.objective import Constraint, Goal, Objective
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a study ends. None does not limit.
+
+    Attributes:
+        trials: Measurements at the study's own fidelity. A repeat of a measurement that the study has already made
+            is free, unless ``count_repeats``; what another study has paid for counts, because it is news to this one.
+        seconds: Total paid time of all trials, simulated where a table replays it.
+        gpu_seconds: Total paid GPU time.
+        count_repeats: Count every proposal, as the published protocols do.
+    """
+
+    trials: int | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    count_repeats: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "seconds", "gpu_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InvalidInputError(f"budget: {name} must be positive, got {value}")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StudyConfig:
+    """Everything that decides what a study proposes and measures; stored with it.
+
+    Attributes:
+        space: Name of a search space, or ``module:Class``.
+        task: Name of a task, or ``module:function``; may be empty with a ``benchmark``.
+        strategy: Name of a strategy, or ``module:Class``.
+        name: Unique in the store.
+        space_options: Options of the space.
+        strategy_options: Options of the strategy.
+        objective: Goals such as ``val_accuracy`` or ``min params``; the first ranks where one number is needed.
+        constraints: Such as ``params <= 1e6``.
+        epochs: Of the study's own fidelity; 0 scores untrained networks.
+        data_fraction: Share of the training part.
+        resolution: Side of the images in pixels, or None for the task's own.
+        proxy: Zero-cost score that strategies use at zero epochs.
+        score_batch_size: Examples on which it is computed.
+        recipe: Changes to the task's recipe.
+        benchmark: A table to look measurements up in instead of training: ``csv:PATH#DATASET``.
+        budget: When the study ends.
+        repeats: Seeds a proposal; the strategy is told their mean.
+        seed: Of all randomness of the search itself.
+        final: Whether the architectures are already chosen: train on all search data, measure on the test data.
+    """
+
+    space: str
+    task: str = ""
+    strategy: str = "regularized-evolution"
+    name: str = ""
+    space_options: Mapping[str, Any] = field(default_factory=dict)
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    objective: tuple[str, ...] = ("val_accuracy",)
+    constraints: tuple[str, ...] = ()
+    epochs: int = 10
+    data_fraction: float = 1.0
+    resolution: int | None = None
+    proxy: str = "naswot"
+    score_batch_size: int = 128
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    benchmark: str | None = None
+    budget: Budget = field(default_factory=lambda: Budget(trials=50))
+    repeats: int = 1
+    seed: int = 0
+    final: bool = False
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise InvalidInputError(f"repeats must be 1 or more, got {self.repeats}")
+        if self.score_batch_size < 2:
+            raise InvalidInputError(f"score_batch_size must be 2 or more, got {self.score_batch_size}")
+        if self.seed < 0:
+            raise InvalidInputError(f"seed must not be negative, got {self.seed}")
+        if not self.task and self.benchmark is None:
+            raise InvalidInputError("a study needs a task to train on or a benchmark table to look up in")
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The study's own fidelity, at which trials count against the budget."""
+        return Fidelity(self.epochs, self.data_fraction, self.resolution)
+
+    def parsed_objective(self) -> Objective:
+        """Goals and constraints as values."""
+        goals = tuple(Goal.parse(g) for g in self.objective)
+        return Objective(goals, tuple(Constraint.parse(c) for c in self.constraints))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON data."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Back from ``to_json``, or from a TOML file.
+
+        Raises:
+            InvalidInputError: For an unknown field or a value of a wrong type.
+        """
+        values = dict(data)
+        for name in values:
+            if name not in {f.name for f in fields(cls)}:
+                raise unknown_name("study setting", name, (f.name for f in fields(cls)))
+        budget = values.get("budget")
+        if isinstance(budget, int):
+            values["budget"] = Budget(trials=budget)
+        elif isinstance(budget, Mapping):
+            for name in budget:
+                if name not in {f.name for f in fields(Budget)}:
+                    raise unknown_name("budget setting", name, (f.name for f in fields(Budget)))
+            values["budget"] = Budget(**budget)
+        for name in ("objective", "constraints"):
+            if name in values:
+                values[name] = (values[name],) if isinstance(values[name], str) else tuple(values[name])
+        return cls(**values)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Where and how trials run; may differ each time a study is resumed.
+
+    Attributes:
+        executor: Name of an executor.
+        workers: Trials at a time.
+        device: Torch device of each worker: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one.
+        threads: Of torch in each worker; None shares the cores among the workers.
+        time_limit: Seconds a trial may take.
+        weights: Folder for trained weights, or None to keep none.
+        trust_files: Whether benchmark files that execute code when read (pickles) may be opened.
+    """
+
+    executor: str = "serial"
+    workers: int = 1
+    device: str = "auto"
+    threads: int | None = None
+    time_limit: float | None = None
+    weights: str | None = None
+    trust_files: bool = False
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise InvalidInputError(f"time_limit must be positive, got {self.time_limit}")
+        if self.threads is not None and self.threads < 1:
+            raise InvalidInputError(f"threads must be 1 or more, got {self.threads}")

@@ -1,0 +1,44 @@
+"""Errors that a user can act on: each says what was expected, what was got and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasplatError(Exception):
+    """Base of every error that nasplat raises on purpose; the command line prints it and exits with code 2."""
+
+
+class InvalidInputError(NasplatError, ValueError):
+    """A user's input is refused before anything is spent on it."""
+
+
+class InvalidArchitectureError(InvalidInputError):
+    """An architecture that its space does not contain or cannot build for the task."""
+
+
+class NonFiniteError(NasplatError, ArithmeticError):
+    """A measurement came out as NaN or infinite, so that it says nothing about the architecture."""
+
+
+class TrialTimeoutError(NasplatError, TimeoutError):
+    """A measurement took longer than its time limit."""
+
+
+class WorkerLostError(NasplatError):
+    """The worker died while it measured: killed, crashed or out of reach. The trial may be tried again."""
+
+
+class StoreError(NasplatError):
+    """The store cannot be opened, read or written."""
+
+
+class ReplayError(NasplatError):
+    """A strategy does not repeat its stored proposals, so the study cannot go on where it was."""
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InvalidInputError:
+    """The error for a name that nobody registered, with the nearest valid one."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names) or 'none'}"
+    return InvalidInputError(f"unknown {kind} {name!r}: {hint}")

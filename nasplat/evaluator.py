@@ -1,0 +1,72 @@
+"""The contract of an evaluator, and the identity of a measurement."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, final
+
+from nasplat.fidelity import Fidelity
+from nasplat.measurement import Measurement
+from nasplat.trial import Proposal
+
+
+class Evaluator(ABC):
+    """Measures architectures: trains them, scores them untrained, or looks them up.
+
+    One evaluator lives in each worker; data is loaded once, at the first measurement. ``measure`` is called from
+    one thread at a time and keeps nothing between calls that could change a result.
+    """
+
+    @abstractmethod
+    def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
+        """Everything besides architecture, fidelity and seed that decides the result, as JSON data.
+
+        Evaluator and version, recipe, data fingerprint; not where it runs. Two studies with equal contexts share
+        their measurements.
+        """
+
+    @abstractmethod
+    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+        """The names of the metrics that every measurement at a fidelity has."""
+
+    @abstractmethod
+    def measure(self, proposal: Proposal) -> Measurement:
+        """Measure one architecture.
+
+        Raises:
+            InvalidArchitectureError: If it cannot be built for the task.
+            NonFiniteError: If training diverged.
+            TrialTimeoutError: If it took too long.
+        """
+
+
+@final
+class Identities:
+    """Digests of measurement identities: (space, canonical architecture, context, fidelity, seed).
+
+    Args:
+        evaluator: Whose contexts are meant.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._contexts: dict[Fidelity, str] = {}
+
+    def context(self, fidelity: Fidelity) -> str:
+        """The context at a fidelity as canonical JSON."""
+        if fidelity not in self._contexts:
+            self._contexts[fidelity] = json.dumps(self._evaluator.context(fidelity), sort_keys=True)
+        return self._contexts[fidelity]
+
+    def of(self, proposal: Proposal) -> str:
+        """32 hexadecimal digits, equal exactly when two proposals ask for the same measurement."""
+        architecture, fidelity = proposal.architecture, proposal.fidelity
+        parts = (
+            architecture.space,
+            architecture.fingerprint,
+            self.context(fidelity),
+            f"{fidelity.epochs},{fidelity.data_fraction!r},{fidelity.resolution}",
+            str(proposal.seed),
+        )
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()

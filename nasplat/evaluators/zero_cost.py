@@ -1,0 +1,102 @@
+"""Zero-cost proxies: scores of untrained networks."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+
+from nasplat.errors import NonFiniteError
+from nasplat.evaluator import Evaluator
+from nasplat.fidelity import Fidelity
+from nasplat.measurement import Cost, Measurement, Metric
+from nasplat.provenance import provenance
+from nasplat.proxy import ZeroCostProxy
+from nasplat.seeding import torch_seed
+from nasplat.space import SearchSpace
+from nasplat.task import Data, Part, Task
+from nasplat.training.trainer import Normalization
+from nasplat.trial import Proposal
+
+
+@final
+class ZeroCostEvaluator(Evaluator):
+    """Scores an untrained network on one batch of the training part.
+
+    The batch and the weights are drawn from the proposal's seed, so all architectures of a seed see the same batch
+    and start from the same random stream, as in the published NASWOT experiments.
+
+    Args:
+        space: Builds the networks.
+        task: Gives the batch.
+        proxies: What is computed, each on a fresh network; ``params`` and ``flops`` belong to them.
+        batch_size: Examples in the batch.
+        device: Where.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task,
+        proxies: Sequence[ZeroCostProxy],
+        *,
+        batch_size: int = 128,
+        device: str = "cpu",
+    ) -> None:
+        self._space = space
+        self._task = task
+        self._proxies = tuple(proxies)
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+        self._batches: dict[int, Data] = {}
+        self._fingerprint: str | None = None
+
+    def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
+        """Data fingerprint, proxies with their versions, batch size."""
+        if self._fingerprint is None:
+            self._fingerprint = self._task.fingerprint(Part.TRAIN)
+        return {
+            "evaluator": "zero-cost",
+            "version": self.VERSION,
+            "data": self._fingerprint,
+            "proxies": {p.name: p.version for p in self._proxies},
+            "batch_size": self._batch_size,
+        }
+
+    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+        """The proxies' names."""
+        return frozenset(p.name for p in self._proxies)
+
+    def measure(self, proposal: Proposal) -> Measurement:
+        """Build once a proxy that needs it, and score."""
+        batch = self._batch(proposal.seed)
+        start = time.perf_counter()
+        metrics = {}
+        for proxy in self._proxies:
+            with torch_seed(proposal.seed):
+                network = self._space.build(proposal.architecture, self._task)
+                network.to(self._device, memory_format=_layout(batch)).train()
+                score = proxy.compute(network, batch)
+            if score != score:
+                raise NonFiniteError(f"proxy {proxy.name!r} gives NaN")
+            metrics[proxy.name] = Metric(score, proxy.role)
+        seconds = time.perf_counter() - start
+        gpu_seconds = seconds if self._device.type == "cuda" else 0.0
+        return Measurement(metrics, Cost(seconds, gpu_seconds), provenance(str(self._device)))
+
+    def _batch(self, seed: int) -> Data:
+        if seed not in self._batches:
+            train = self._task.data(Part.TRAIN)
+            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self._batch_size]
+            data = train.take(index)
+            inputs = Normalization.of(train.inputs).apply(data.inputs).to(self._device)
+            if inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            self._batches[seed] = Data(inputs, data.targets.to(self._device))
+        return self._batches[seed]
+
+
+def _layout(batch: Data) -> torch.memory_format:
+    return torch.channels_last if batch.inputs.ndim == 4 else torch.contiguous_format

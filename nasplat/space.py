@@ -1,0 +1,342 @@
+"""The contract of a search space, and everything that follows from its declared choices alone."""
+
+import copy
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from nasplat.architecture import Architecture
+from nasplat.choices import Choice, Value
+from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
+from nasplat.task import Task
+
+_MAX_REJECTIONS = 1_000
+
+@final
+@dataclass(frozen=True)
+class Graph:
+    """An architecture as a drawing: named nodes and labelled edges, in the order of the computation.
+
+    Attributes:
+        nodes: Label of each node.
+        edges: ``(source, target, label)`` with indices into ``nodes``.
+    """
+
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]
+
+
+class SearchSpace(ABC):
+    """A set of architectures: declared choices, and how to build a network from them.
+
+    A space implements ``build`` and may override ``canonical`` (what makes two architectures the same
+    function), ``format``/``parse_values`` (its official string) and ``graph`` (its drawing). Sampling, mutation,
+    crossover, neighbours, encoding, size and indexing follow from the choices. A space is immutable, safe to
+    share between threads, and takes randomness only as an argument.
+
+    Args:
+        choices: The decisions in order; a condition refers to an earlier choice.
+
+    Raises:
+        InvalidInputError: If the declaration is inconsistent.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    references: ClassVar[Mapping[str, Mapping[str, Value]]] = {}
+    """Published architectures of the family by name."""
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self.choices = tuple(choices)
+        self._by_name = {c.name: c for c in self.choices}
+        if len(self._by_name) != len(self.choices):
+            raise InvalidInputError(f"space {self.name!r} declares a choice twice")
+        seen: dict[str, Choice] = {}
+        for choice in self.choices:
+            when = choice.when
+            if when is not None and (when.parent not in seen or not set(when.values) <= set(seen[when.parent].options)):
+                raise InvalidInputError(
+                    f"space {self.name!r}: the condition of {choice.name!r} must name an earlier choice and its options"
+                )
+            seen[choice.name] = choice
+        self._accepts: Callable[[Architecture], bool] | None = None
+
+    # What a space may override -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, architecture: Architecture, task: Task) -> nn.Module:
+        """The untrained network of an architecture for a task.
+
+        Weights are drawn from torch's default generator; callers seed it (``nasplat.seeding.build_network``).
+
+        Returns:
+            A module from ``(B, *task.input_shape)`` to ``(B, task.outputs)``.
+
+        Raises:
+            InvalidArchitectureError: If the task's shapes leave nothing to build.
+        """
+
+    def canonical(self, values: Mapping[str, Value]) -> str:
+        """A string that is equal exactly for architectures that are the same network up to renaming."""
+        return json.dumps(dict(values), sort_keys=True)
+
+    def format(self, values: Mapping[str, Value]) -> str:
+        """The string of an architecture; ``parse_values`` is its inverse."""
+        return ",".join(f"{name}={value}" for name, value in values.items())
+
+    def parse_values(self, text: str) -> dict[str, Value]:
+        """The values that a string spells; they are validated by the caller.
+
+        Raises:
+            InvalidArchitectureError: If the text is not of the form that ``format`` writes.
+        """
+        values: dict[str, Value] = {}
+        for item in text.split(","):
+            name, equals, spelled = (part.strip() for part in item.partition("="))
+            if not equals:
+                raise InvalidArchitectureError(
+                    f"{text!r} is no architecture of {self.name}: expected choice=value,..., got {item!r}"
+                )
+            if name not in self._by_name:
+                raise InvalidArchitectureError(str(unknown_name(f"choice of {self.name}", name, self._by_name)))
+            options = self._by_name[name].options
+            match = next((o for o in options if str(o) == spelled), None)
+            if match is None:
+                raise InvalidArchitectureError(
+                    f"choice {name!r} of {self.name} takes one of {', '.join(map(str, options))}, got {spelled!r}"
+                )
+            values[name] = match
+        return values
+
+    def graph(self, architecture: Architecture) -> Graph:
+        """The drawing of an architecture; by default a chain of its choices."""
+        nodes = ("input", *(f"{name} = {value}" for name, value in architecture.values), "output")
+        return Graph(nodes, tuple((i, i + 1, "") for i in range(len(nodes) - 1)))
+
+    # What follows from the choices ---------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        """Name and version: architectures and measurements belong to it."""
+        return f"{self.name}@{self.version}"
+
+    @final
+    def architecture(self, values: Mapping[str, Value]) -> Architecture:
+        """The architecture with the given values.
+
+        Raises:
+            InvalidArchitectureError: If a value is missing, not an option, or set although its choice is inactive.
+        """
+        active: dict[str, Value] = {}
+        for choice in self.choices:
+            if choice.is_active(active):
+                if choice.name not in values:
+                    raise InvalidArchitectureError(f"architecture of {self.name} lacks a value for {choice.name!r}")
+                value = values[choice.name]
+                if value not in choice.options:
+                    raise InvalidArchitectureError(
+                        f"choice {choice.name!r} of {self.name} takes one of "
+                        f"{', '.join(map(str, choice.options))}, got {value!r}"
+                    )
+                active[choice.name] = value
+        for name in values:
+            if name not in active:
+                if name not in self._by_name:
+                    raise InvalidArchitectureError(str(unknown_name(f"choice of {self.name}", name, self._by_name)))
+                when = self._by_name[name].when
+                assert when is not None  # an unconditional choice is always active
+                raise InvalidArchitectureError(
+                    f"choice {name!r} of {self.name} is made only when {when.parent} is one of "
+                    f"{', '.join(map(str, when.values))}; leave it out"
+                )
+        return self._make(active)
+
+    def _make(self, active: dict[str, Value]) -> Architecture:
+        digest = hashlib.blake2b(f"{self.name}\0{self.canonical(active)}".encode(), digest_size=16)
+        return Architecture(self.key, tuple(active.items()), self.format(active), digest.hexdigest())
+
+    @final
+    def parse(self, text: str) -> Architecture:
+        """The architecture that a string, a reference's name or ``#index`` names.
+
+        Raises:
+            InvalidArchitectureError: If it names none.
+        """
+        text = text.strip()
+        if text in self.references:
+            return self.architecture(self.references[text])
+        if text.startswith("#"):
+            if not text[1:].isdecimal():
+                raise InvalidArchitectureError(f"an index is '#' and digits, got {text!r}")
+            return self.at(int(text[1:]))
+        return self.architecture(self.parse_values(text))
+
+    @final
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """An architecture with every active choice drawn uniformly."""
+        return self._draw(lambda: self._complete({}, lambda choice: choice.options[rng.integers(len(choice.options))]))
+
+    @final
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """One active choice set to another value; choices that this activates are drawn uniformly.
+
+        Raises:
+            InvalidInputError: If no active choice has a second option.
+        """
+        open_choices = [n for n, _ in architecture.values if len(self._by_name[n].options) > 1]
+        if not open_choices:
+            raise InvalidInputError(f"no choice of {architecture} has a second option")
+
+        def mutant() -> Architecture:
+            name = open_choices[rng.integers(len(open_choices))]
+            others = [o for o in self._by_name[name].options if o != architecture[name]]
+            kept: dict[str, Value] = {**architecture.chosen, name: others[rng.integers(len(others))]}
+            return self._complete(kept, lambda choice: choice.options[rng.integers(len(choice.options))])
+
+        return self._draw(mutant)
+
+    @final
+    def crossover(self, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
+        """Every active choice from either parent with equal chance, drawn uniformly where neither has it."""
+
+        def pick(choice: Choice) -> Value:
+            values = [p[choice.name] for p in (first, second) if choice.name in p.chosen] or choice.options
+            return values[rng.integers(len(values))]
+
+        return self._draw(lambda: self._complete({}, pick))
+
+    @final
+    def neighbors(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Every architecture with one active choice changed; choices that this activates take their first option."""
+        for name, value in architecture.values:
+            for option in self._by_name[name].options:
+                if option != value:
+                    changed = {**architecture.chosen, name: option}
+                    neighbor = self._complete(changed, lambda choice: choice.options[0])
+                    if self._accepts is None or self._accepts(neighbor):
+                        yield neighbor
+
+    @final
+    def restricted(self, accepts: Callable[[Architecture], bool]) -> Self:
+        """The same space, drawing only architectures that satisfy a condition, such as ``params <= 1e6``.
+
+        What ``sample``, ``mutate`` and ``crossover`` draw is drawn again until it is accepted. Strategies search a
+        restricted space unchanged, no rejected architecture enters their state, and so a replay stays exact.
+        ``size`` and indices remain those of the whole space.
+        """
+        other = copy.copy(self)
+        other._accepts = accepts
+        return other
+
+    def _draw(self, draw: Callable[[], Architecture]) -> Architecture:
+        for _ in range(_MAX_REJECTIONS):
+            architecture = draw()
+            if self._accepts is None or self._accepts(architecture):
+                return architecture
+        raise InvalidInputError(
+            f"{_MAX_REJECTIONS} architectures of {self.name} in a row violate the constraints; relax them"
+        )
+
+    def _complete(self, values: Mapping[str, Value], pick: Callable[[Choice], Value]) -> Architecture:
+        active: dict[str, Value] = {}
+        for choice in self.choices:
+            if choice.is_active(active):
+                active[choice.name] = values[choice.name] if choice.name in values else pick(choice)
+        return self._make(active)
+
+    @final
+    def encode(self, architecture: Architecture) -> NDArray[np.float32]:
+        """The architecture as numbers ``(D,)`` for predictors.
+
+        An ordered choice is ``(active, position in [0, 1])``, another one one-hot; inactive choices are zeros.
+        """
+        out: list[float] = []
+        for choice in self.choices:
+            position = choice.options.index(architecture[choice.name]) if choice.name in architecture.chosen else None
+            if choice.ordered:
+                scale = max(len(choice.options) - 1, 1)
+                out += [0.0, 0.0] if position is None else [1.0, position / scale]
+            else:
+                out += [float(i == position) for i in range(len(choice.options))]
+        return np.array(out, dtype=np.float32)
+
+    # Conditions name one parent each, so the choices form a forest and counting is a product over it.
+
+    @cached_property
+    def _children(self) -> dict[str | None, list[Choice]]:
+        children: dict[str | None, list[Choice]] = {}
+        for choice in self.choices:
+            children.setdefault(choice.when.parent if choice.when else None, []).append(choice)
+        return children
+
+    @cached_property
+    def _counts(self) -> dict[tuple[str, Value], int]:
+        """Number of ways to make the choices below ``(choice, value)``."""
+        counts: dict[tuple[str, Value], int] = {}
+        for choice in reversed(self.choices):
+            for option in choice.options:
+                ways = 1
+                for child in self._children.get(choice.name, []):
+                    assert child.when is not None  # children are found by their condition
+                    if option in child.when.values:
+                        ways *= sum(counts[child.name, o] for o in child.options)
+                counts[choice.name, option] = ways
+        return counts
+
+    @cached_property
+    def size(self) -> int:
+        """Number of architectures, isomorphic ones counted apart."""
+        size = 1
+        for choice in self._children.get(None, []):
+            size *= sum(self._counts[choice.name, o] for o in choice.options)
+        return size
+
+    def at(self, index: int) -> Architecture:
+        """The architecture at a position in ``[0, size)``.
+
+        Raises:
+            InvalidArchitectureError: If the index is outside.
+        """
+        if not 0 <= index < self.size:
+            raise InvalidArchitectureError(f"{self.name} has indices 0 to {self.size - 1}, got {index}")
+        values: dict[str, Value] = {}
+        self._unrank(self._children.get(None, []), index, values)
+        return self.architecture(values)
+
+    def _unrank(self, choices: Sequence[Choice], index: int, values: dict[str, Value]) -> None:
+        for choice in choices:
+            index, rest = divmod(index, sum(self._counts[choice.name, o] for o in choice.options))
+            for option in choice.options:
+                ways = self._counts[choice.name, option]
+                if rest < ways:
+                    break
+                rest -= ways
+            values[choice.name] = option
+            below = [c for c in self._children.get(choice.name, []) if c.when and option in c.when.values]
+            self._unrank(below, rest, values)
+
+    def index(self, architecture: Architecture) -> int:
+        """The position of an architecture; ``at`` is the inverse."""
+        return self._rank(self._children.get(None, []), architecture.chosen)
+
+    def _rank(self, choices: Sequence[Choice], values: Mapping[str, Value]) -> int:
+        index, weight = 0, 1
+        for choice in choices:
+            rank = 0
+            for option in choice.options:
+                if option == values[choice.name]:
+                    below = [c for c in self._children.get(choice.name, []) if c.when and option in c.when.values]
+                    rank += self._rank(below, values)
+                    break
+                rank += self._counts[choice.name, option]
+            index += weight * rank
+            weight *= sum(self._counts[choice.name, o] for o in choice.options)
+        return index

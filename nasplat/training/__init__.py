@@ -1,0 +1,1 @@
+"""Training of networks: the recipe, augmentation in batch on the device, and the trainer."""

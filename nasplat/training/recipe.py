@@ -1,0 +1,70 @@
+"""How a network is trained."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self, final
+
+from nasplat.errors import InvalidInputError, unknown_name
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hyper-parameters of training; part of a measurement's identity.
+
+    Attributes:
+        optimizer: ``sgd`` (Nesterov momentum) or ``adamw``.
+        lr: Highest learning rate, reached after warm-up; then a cosine to 0 over all steps.
+        weight_decay: L2 penalty (``sgd``) or decoupled decay (``adamw``).
+        momentum: Of ``sgd``.
+        batch_size: Examples a step; the whole part where it has fewer.
+        warmup_epochs: Linear warm-up from 0.
+        label_smoothing: Share of the target spread over all classes.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        crop: Pixels of zero padding before a random crop to the old size.
+        flip: Whether images are mirrored left to right with chance 1/2.
+        cutout: Side in pixels of a square set to the mean (DeVries & Taylor 2017); 0 for none.
+        mixed_precision: bfloat16 autocast on a GPU; without effect on a CPU.
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    batch_size: int = 128
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adamw"):
+            raise unknown_name("optimizer", self.optimizer, ("sgd", "adamw"))
+        for name in ("lr", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise InvalidInputError(f"recipe: {name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "momentum", "warmup_epochs", "label_smoothing", "clip_norm", "crop", "cutout"):
+            if not getattr(self, name) >= 0:
+                raise InvalidInputError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """The recipe with some fields changed.
+
+        Raises:
+            InvalidInputError: For an unknown field or a value of another type.
+        """
+        kinds = {f.name: type(getattr(self, f.name)) for f in fields(self)}
+        for name, value in changes.items():
+            if name not in kinds:
+                raise unknown_name("recipe field", name, kinds)
+            fits = isinstance(value, int | float) if kinds[name] is float else type(value) is kinds[name]
+            if not fits or (kinds[name] is float and isinstance(value, bool)):
+                raise InvalidInputError(f"recipe: {name} is of type {kinds[name].__name__}, got {value!r}")
+        return replace(self, **{n: kinds[n](v) for n, v in changes.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return asdict(self)

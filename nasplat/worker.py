@@ -1,0 +1,150 @@
+"""What happens on a worker: build the evaluator once, measure one proposal after another, return plain data."""
+
+import json
+import os
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, final
+
+import torch
+
+from nasplat import registry
+from nasplat.config import Execution, StudyConfig
+from nasplat.errors import (
+    InvalidArchitectureError,
+    InvalidInputError,
+    NonFiniteError,
+    TrialTimeoutError,
+)
+from nasplat.evaluator import Evaluator
+from nasplat.evaluators.by_fidelity import ByFidelity
+from nasplat.evaluators.training import TrainingEvaluator
+from nasplat.evaluators.zero_cost import ZeroCostEvaluator
+from nasplat.measurement import Failure, FailureReason, Measurement
+from nasplat.proxy import ZeroCostProxy
+from nasplat.space import SearchSpace
+from nasplat.task import Task
+from nasplat.trial import Proposal
+
+_MAX_TRACEBACK = 20_000
+"""Characters of a traceback that are kept: its end says what went wrong."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The three things that a study measures with."""
+
+    space: SearchSpace
+    task: Task
+    evaluator: Evaluator
+
+
+@final
+@dataclass(frozen=True)
+class BenchConfig:
+    """How to set up a bench: plain data that travels to the worker, hashable, so that it is set up once.
+
+    Attributes:
+        study: ``StudyConfig.to_json()`` of the study, as JSON text.
+        execution: Where it runs.
+        task: The task itself where the user passed an object instead of a name.
+    """
+
+    study: str
+    execution: Execution
+    task: Task | None = None
+
+
+@lru_cache(maxsize=2)
+def set_up(config: BenchConfig) -> Bench:
+    """The bench of a configuration; data is loaded at the first measurement.
+
+    Raises:
+        InvalidInputError: For anything that the user should mend.
+    """
+    study, execution = StudyConfig.from_json(json.loads(config.study)), config.execution
+    space: SearchSpace = registry.create("search_space", study.space, options=study.space_options)
+    device = resolve_device(execution.device)
+    table = None
+    if study.benchmark is not None:
+        table = registry.create("table", study.benchmark, space, options={"trust_files": execution.trust_files})
+    task = config.task or (_task(study.task) if study.task else table.task)
+    recipe = task.recipe.updated(study.recipe)
+    trained: Evaluator = table or TrainingEvaluator(
+        space,
+        task,
+        recipe,
+        device=device,
+        time_limit=execution.time_limit,
+        final=study.final,
+        weights=Path(execution.weights) if execution.weights else None,
+    )
+    return Bench(space, task, ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA))
+
+
+_NO_DATA = "untrained networks are scored on a batch of data, and a table has none: give a task with data too"
+
+
+def _zero_cost(study: StudyConfig, space: SearchSpace, task: Task, device: str) -> ZeroCostEvaluator | None:
+    names = dict.fromkeys((study.proxy, "params", "flops"))
+    proxies: list[ZeroCostProxy] = [registry.load("proxy", name)[0] for name in names]
+    if not task.has_data:
+        return None
+    return ZeroCostEvaluator(space, task, proxies, batch_size=study.score_batch_size, device=device)
+
+
+@lru_cache(maxsize=2)
+def _task(name: str) -> Task:
+    task: Any = registry.create("task", name)
+    if not isinstance(task, Task):
+        raise InvalidInputError(f"{name!r} gives {type(task).__name__}, expected a nasplat.Task")
+    return task
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` as the GPU where there is one, else the CPU; other names as they are.
+
+    Raises:
+        InvalidInputError: If the device does not exist.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def default_threads(workers: int) -> int:
+    """Threads of torch a worker, so that all workers together use each core once."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def measure(config: BenchConfig, proposal: Proposal) -> Measurement | Failure:
+    """Measure one proposal on this worker; whatever goes wrong with it becomes a typed failure."""
+    threads = config.execution.threads or default_threads(config.execution.workers)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    start = time.perf_counter()
+    try:
+        return set_up(config).evaluator.measure(proposal)
+    except Exception as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
+        trace = traceback.format_exc()[-_MAX_TRACEBACK:]
+        return Failure(_reason(error), f"{error}", trace, time.perf_counter() - start)
+
+
+def _reason(error: Exception) -> FailureReason:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return FailureReason.OUT_OF_MEMORY
+    if isinstance(error, NonFiniteError):
+        return FailureReason.NON_FINITE
+    if isinstance(error, TrialTimeoutError):
+        return FailureReason.TIMED_OUT
+    if isinstance(error, InvalidArchitectureError):
+        return FailureReason.INVALID
+    return FailureReason.ERROR

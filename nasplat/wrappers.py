@@ -1,0 +1,132 @@
+"""Strategies around a strategy: several seeds a proposal, and a budget. Both are strategies themselves."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+
+from nasplat.config import Budget
+from nasplat.fidelity import Fidelity
+from nasplat.measurement import Measurement, Metric
+from nasplat.strategy import Strategy
+from nasplat.trial import Proposal, Trial
+
+_MAX_REPEATS_IN_A_ROW = 1_000
+"""Free repeats after which a study ends: its strategy has run out of new architectures."""
+
+
+@final
+class Budgeted(Strategy):
+    """Stops asking once the budget is spent. What is in flight is reserved, so no budget is overrun by new trials.
+
+    Args:
+        strategy: Decides.
+        budget: Limits.
+        fidelity: The study's own fidelity; only trials at it count as trials, cheaper ones cost time alone.
+    """
+
+    def __init__(self, strategy: Strategy, budget: Budget, fidelity: Fidelity) -> None:
+        self._strategy = strategy
+        self._budget = budget
+        self._fidelity = fidelity
+        self._trials = 0
+        self._seconds = 0.0
+        self._gpu_seconds = 0.0
+        self._repeats_in_a_row = 0
+
+    def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
+        """The strategy's proposal, or None when the budget is spent."""
+        b = self._budget
+        if (
+            self._trials >= (math.inf if b.trials is None else b.trials)
+            or self._seconds >= (math.inf if b.seconds is None else b.seconds)
+            or self._gpu_seconds >= (math.inf if b.gpu_seconds is None else b.gpu_seconds)
+            or self._repeats_in_a_row >= _MAX_REPEATS_IN_A_ROW
+        ):
+            return None
+        proposal = self._strategy.ask(number, rng)
+        if proposal is not None and proposal.fidelity == self._fidelity:
+            self._trials += 1
+        return proposal
+
+    def tell(self, trial: Trial) -> None:
+        """Book what the trial cost and pass it on."""
+        if trial.repeat_of is not None and not self._budget.count_repeats:
+            self._repeats_in_a_row += 1
+            if trial.proposal.fidelity == self._fidelity:
+                self._trials -= 1
+        else:
+            self._repeats_in_a_row = 0
+        if trial.measurement is not None and not trial.saved:
+            self._seconds += trial.measurement.cost.seconds
+            self._gpu_seconds += trial.measurement.cost.gpu_seconds
+        elif trial.failure is not None and not trial.saved:
+            self._seconds += trial.failure.seconds
+        self._strategy.tell(trial)
+
+
+@dataclass
+class _Group:
+    """The seeds of one proposal."""
+
+    inner: int
+    out: int
+    told: list[Trial] = field(default_factory=list)
+
+
+@final
+class Repeated(Strategy):
+    """Measures every trained proposal with several seeds and tells the strategy the mean of each metric.
+
+    The strategy sees numbers of its own; parents in its proposals are translated to the trial of the first seed.
+    A proposal of which one seed failed is told as that failure.
+
+    Args:
+        strategy: Decides.
+        seeds: Seeds a proposal; untrained ones are measured once.
+    """
+
+    def __init__(self, strategy: Strategy, seeds: int) -> None:
+        self._strategy = strategy
+        self._seeds = seeds
+        self._queue: deque[tuple[_Group, Proposal]] = deque()
+        self._group_of: dict[int, _Group] = {}
+        self._first_of: list[int] = []
+
+    def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
+        """The next seed of the last proposal, or a new proposal with its first seed."""
+        if not self._queue:
+            proposal = self._strategy.ask(len(self._first_of), rng)
+            if proposal is None:
+                return None
+            seeds = self._seeds if proposal.fidelity.trained else 1
+            group = _Group(len(self._first_of), seeds)
+            parents = tuple(self._first_of[p] for p in proposal.parents)
+            for i in range(seeds):
+                self._queue.append((group, replace(proposal, seed=proposal.seed + i, parents=parents)))
+            self._first_of.append(number)
+        group, proposal = self._queue.popleft()
+        self._group_of[number] = group
+        return proposal
+
+    def tell(self, trial: Trial) -> None:
+        """Collect the seeds; the last one to come back tells the strategy."""
+        group = self._group_of.pop(trial.number)
+        group.told.append(trial)
+        if len(group.told) == group.out:
+            failed = next((t for t in group.told if t.failure is not None), None)
+            told = replace(failed or min(group.told, key=lambda t: t.number), number=group.inner)
+            self._strategy.tell(told if failed else replace(told, outcome=_mean([t.measurement for t in group.told])))
+
+
+def _mean(measurements: Sequence[Measurement | None]) -> Measurement:
+    complete = [m for m in measurements if m is not None]
+    first = complete[0]
+    metrics = {
+        name: Metric(math.fsum(m[name] for m in complete) / len(complete), metric.role)
+        for name, metric in first.metrics.items()
+    }
+    return replace(first, metrics=metrics)

@@ -1,0 +1,1 @@
+"""Search strategies, one module a paper; each is registered under ``nasplat.strategies``."""

@@ -1,0 +1,1 @@
+"""Zero-cost proxies, one module a paper; each is registered under ``nasplat.proxies``."""
