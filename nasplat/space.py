@@ -44,6 +44,8 @@ class SearchSpace(ABC):
 
     Args:
         choices: The decisions in order; a condition refers to an earlier choice.
+        variant: What sets the networks of this space apart from those of the default one where the choices are the
+            same, such as ``cells=1``; it becomes part of ``key``, so that measurements are not mixed up.
 
     Raises:
         InvalidInputError: If the declaration is inconsistent.
@@ -54,8 +56,9 @@ class SearchSpace(ABC):
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = {}
     """Published architectures of the family by name."""
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
+    def __init__(self, choices: Sequence[Choice], *, variant: str = "") -> None:
         self.choices = tuple(choices)
+        self.variant = variant
         self._by_name = {c.name: c for c in self.choices}
         if len(self._by_name) != len(self.choices):
             raise InvalidInputError(f"space {self.name!r} declares a choice twice")
@@ -125,8 +128,8 @@ class SearchSpace(ABC):
 
     @property
     def key(self) -> str:
-        """Name and version: architectures and measurements belong to it."""
-        return f"{self.name}@{self.version}"
+        """Name, version and variant: architectures and measurements belong to it."""
+        return f"{self.name}@{self.version}" + (f"[{self.variant}]" if self.variant else "")
 
     @final
     def architecture(self, values: Mapping[str, Value]) -> Architecture:
