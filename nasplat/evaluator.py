@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from nasplat.fidelity import Fidelity
-from nasplat.measurement import Measurement
+from nasplat.measurement import Measurement, Role
 from nasplat.trial import Proposal
 
 
@@ -27,8 +27,8 @@ class Evaluator(ABC):
         """
 
     @abstractmethod
-    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
-        """The names of the metrics that every measurement at a fidelity has."""
+    def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
+        """The metrics that every measurement at a fidelity has, and the role of their data."""
 
     @abstractmethod
     def measure(self, proposal: Proposal) -> Measurement:

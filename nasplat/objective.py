@@ -3,12 +3,12 @@
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self, final
 
 from nasplat.errors import InvalidInputError, unknown_name
-from nasplat.measurement import Measurement
+from nasplat.measurement import Measurement, Role
 
 _MINIMIZED = ("loss", "params", "flops", "error", "seconds", "_ms", "_bytes")
 """Endings of metric names that are better when smaller, unless the user says otherwise."""
@@ -109,13 +109,16 @@ class Objective:
         """Whether every constraint on a metric that the measurement has is satisfied."""
         return all(c.holds(measurement[c.metric]) for c in self.constraints if c.metric in measurement.metrics)
 
-    def check_metrics(self, available: Iterable[str]) -> None:
-        """Refuse goals and constraints on metrics that no measurement will have.
+    def check_metrics(self, available: Mapping[str, Role], *, test_allowed: bool) -> None:
+        """Refuse goals and constraints on metrics that no measurement will have, or that a search must not see.
 
         Raises:
-            InvalidInputError: Naming the metric and the nearest valid one.
+            InvalidInputError: Naming the metric, and the nearest valid one.
         """
-        names = set(available)
         for metric in (*(g.metric for g in self.goals), *(c.metric for c in self.constraints)):
-            if metric not in names:
-                raise unknown_name("metric", metric, names)
+            if metric not in available:
+                raise unknown_name("metric", metric, available)
+            if available[metric] is Role.TEST and not test_allowed:
+                raise InvalidInputError(
+                    f"{metric!r} comes from the test data, which no search may see; take a metric of the search data"
+                )

@@ -79,7 +79,8 @@ def create(kind: Kind, name: str, *arguments: Any, options: Mapping[str, Any] | 
         default = allowed[option].default
         number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
         if default is not inspect.Parameter.empty and default is not None and not number:
-            if type(value) is not type(default):
+            sequence = isinstance(default, tuple) and isinstance(value, list)
+            if type(value) is not type(default) and not sequence:
                 raise InvalidInputError(
                     f"option {option!r} of {name!r} is of type {type(default).__name__}, got {value!r}"
                 )

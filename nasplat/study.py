@@ -77,7 +77,7 @@ class Study:
         self._bench_config = BenchConfig(json.dumps(config.to_json()), self.execution, task)
         bench = set_up(self._bench_config)
         self.space, self.task = bench.space, bench.task
-        self.objective.check_metrics(bench.evaluator.metrics(config.fidelity))
+        self.objective.check_metrics(bench.evaluator.metrics(config.fidelity), test_allowed=config.final)
         self._identities = Identities(bench.evaluator)
         self._strategy = self._make_strategy()
         self._recorder = Recorder(store, config.name, self._identities)

@@ -6,7 +6,7 @@ from typing import Any, final
 from nasplat.errors import InvalidInputError
 from nasplat.evaluator import Evaluator
 from nasplat.fidelity import Fidelity
-from nasplat.measurement import Measurement
+from nasplat.measurement import Measurement, Role
 from nasplat.trial import Proposal
 
 
@@ -36,7 +36,7 @@ class ByFidelity(Evaluator):
         """The context of the evaluator at a fidelity."""
         return self._at(fidelity).context(fidelity)
 
-    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+    def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """The metrics of the evaluator at a fidelity."""
         return self._at(fidelity).metrics(fidelity)
 

@@ -76,10 +76,10 @@ class TrainingEvaluator(Evaluator):
             "recipe": self._recipe.to_json(),
         }
 
-    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+    def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """Loss and the task's metrics on the measured part, ``train_loss``, ``params``, ``flops``."""
-        measured = {f"{self._prefix}_{name}" for name in ("loss", *self._task.metrics)}
-        return frozenset(measured | {"train_loss", "params", "flops"})
+        measured = {f"{self._prefix}_{name}": self._role for name in ("loss", *self._task.metrics)}
+        return {**measured, "train_loss": Role.SEARCH, "params": Role.NONE, "flops": Role.NONE}
 
     def measure(self, proposal: Proposal) -> Measurement:
         """Build, train, measure."""

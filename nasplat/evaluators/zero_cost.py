@@ -9,7 +9,7 @@ import torch
 from nasplat.errors import NonFiniteError
 from nasplat.evaluator import Evaluator
 from nasplat.fidelity import Fidelity
-from nasplat.measurement import Cost, Measurement, Metric
+from nasplat.measurement import Cost, Measurement, Metric, Role
 from nasplat.provenance import provenance
 from nasplat.proxy import ZeroCostProxy
 from nasplat.seeding import torch_seed
@@ -65,9 +65,9 @@ class ZeroCostEvaluator(Evaluator):
             "batch_size": self._batch_size,
         }
 
-    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+    def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """The proxies' names."""
-        return frozenset(p.name for p in self._proxies)
+        return {p.name: p.role for p in self._proxies}
 
     def measure(self, proposal: Proposal) -> Measurement:
         """Build once a proxy that needs it, and score."""

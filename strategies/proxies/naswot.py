@@ -130,7 +130,9 @@ def _has_integer_product(code: Tensor) -> bool:
 
 @contextmanager
 def _watched(network: nn.Module, kernel: _Kernel) -> Iterator[None]:
-    handles = [m.register_forward_pre_hook(kernel.add) for m in network.modules() if "ReLU" in type(m).__name__]
+    handles = [
+        m.register_forward_pre_hook(kernel.add) for m in network.modules() if "ReLU" in type(m).__name__
+    ]
     try:
         yield
     finally:

@@ -1,0 +1,249 @@
+"""The platform as functions: search, resume, score, retrain. The command line is a thin layer over them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from nasplat.config import Budget, Execution, StudyConfig
+from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.storage import SqlStore
+from nasplat.store import Store
+from nasplat.study import Observer, Study
+from nasplat.task import Task
+
+RETRAIN_FIRST_SEED = 1_000
+"""Retraining uses seeds from here on, none of which a search has selected on."""
+
+
+def search(
+    space: str,
+    task: str | Task = "",
+    *,
+    strategy: str = "regularized-evolution",
+    budget: int | Budget = 50,
+    store: str | Path | Store = "nasplat.db",
+    observers: Sequence[Observer] = (),
+    **settings: Any,
+) -> Study:
+    """Search for an architecture and return the finished study.
+
+    A study of the same name and settings in the store is resumed; a finished one comes back at once.
+
+    Args:
+        space: Name of a search space, or ``module:Class``.
+        task: Name of a task (``digits``, ``image-folder:PATH``), ``module:function``, or a Task.
+        strategy: Name of a strategy, or ``module:Class``.
+        budget: Measurements at the study's own fidelity, or a Budget.
+        store: Database URL, path of a SQLite file, or an open Store.
+        observers: Called after each trial.
+        settings: Any other field of ``StudyConfig`` (``epochs``, ``objective``, ``seed``, …) or of ``Execution``
+            (``executor``, ``workers``, ``device``, …).
+
+    Raises:
+        InvalidInputError: For anything that the user should mend, before anything is spent.
+    """
+    study_settings, execution = split_settings(settings)
+    if isinstance(study_settings.get("objective"), str):
+        study_settings["objective"] = (study_settings["objective"],)
+    if isinstance(study_settings.get("constraints"), str):
+        study_settings["constraints"] = (study_settings["constraints"],)
+    config = StudyConfig(
+        space=space,
+        task=task.name if isinstance(task, Task) else task,
+        strategy=strategy,
+        budget=Budget(trials=budget) if isinstance(budget, int) else budget,
+        **study_settings,
+    )
+    return run(config, store, execution, task=task if isinstance(task, Task) else None, observers=observers)
+
+
+def score(
+    space: str,
+    task: str | Task,
+    *,
+    proxy: str = "naswot",
+    samples: int | None = 100,
+    architectures: Sequence[str] = (),
+    store: str | Path | Store = "nasplat.db",
+    observers: Sequence[Observer] = (),
+    **settings: Any,
+) -> Study:
+    """Score architectures without training and return the study.
+
+    Args:
+        space: Name of a search space.
+        task: Gives the batch.
+        proxy: The zero-cost score; ``params`` and ``flops`` are always recorded beside it.
+        samples: How many to draw; None scores the whole space.
+        architectures: Score these instead.
+        store: Where the scores go.
+        observers: Called after each trial.
+        settings: As in ``search``.
+    """
+    options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
+    strategy = "listed" if architectures else "exhaustive" if samples is None else "random"
+    return search(
+        space,
+        task,
+        strategy=strategy,
+        strategy_options=options,
+        budget=Budget(trials=samples if strategy == "random" else None),
+        store=store,
+        observers=observers,
+        **{"epochs": 0, "proxy": proxy, "objective": (proxy,), **settings},
+    )
+
+
+def resume(
+    name: str,
+    *,
+    store: str | Path | Store = "nasplat.db",
+    budget: int | Budget | None = None,
+    task: Task | None = None,
+    observers: Sequence[Observer] = (),
+    **execution: Any,
+) -> Study:
+    """Go on with a stored study, where it was.
+
+    Args:
+        name: Of the study.
+        store: Where it is.
+        budget: A new budget, or None to keep the old one.
+        task: The task itself, if the study was given one without a name to build it by.
+        observers: Called after each trial.
+        execution: Fields of ``Execution``; they may differ from the first run's.
+    """
+    with _opened(store) as opened:
+        config = StudyConfig.from_json(opened.study(name).config)
+    if budget is not None:
+        new = replace(config.budget, trials=budget) if isinstance(budget, int) else budget
+        config = replace(config, budget=new)
+    return run(config, store, Execution(**execution), task=task, observers=observers)
+
+
+def retrain(
+    study: str,
+    *,
+    store: str | Path | Store = "nasplat.db",
+    top: int = 1,
+    seeds: int = 3,
+    epochs: int | None = None,
+    architectures: Sequence[str] = (),
+    task: Task | None = None,
+    weights: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+    **execution: Any,
+) -> Study:
+    """Train a study's best architectures anew on all search data, with fresh seeds, and measure on the test data.
+
+    This is the only place where test data is read. The retraining is a study of its own, whose parent is the search.
+
+    Args:
+        study: Name of the search.
+        store: Where it is.
+        top: How many distinct architectures.
+        seeds: Trainings an architecture.
+        epochs: Of each training; None takes the search's.
+        architectures: Retrain these instead of the best ones.
+        task: As in ``resume``.
+        weights: Folder for the trained weights.
+        observers: Called after each trial.
+        execution: Fields of ``Execution``.
+    """
+    with _opened(store) as opened:
+        config = StudyConfig.from_json(opened.study(study).config)
+        if config.benchmark is not None or not config.task:
+            raise InvalidInputError(f"study {study!r} looked its measurements up in a table; there is nothing to retrain")
+        chosen = list(architectures) or _best(Study(config, opened, task=task), top)
+    final_epochs = config.epochs if epochs is None else epochs
+    final = replace(
+        config,
+        name=f"{study}/retrain-{final_epochs}-epochs" + ("-of-given" if architectures else f"-top-{top}"),
+        strategy="listed",
+        strategy_options={"architectures": chosen, "seeds": seeds, "first_seed": RETRAIN_FIRST_SEED},
+        objective=("test_accuracy",),
+        constraints=(),
+        epochs=final_epochs,
+        budget=Budget(),
+        repeats=1,
+        final=True,
+    )
+    settings = Execution(weights=str(weights) if weights is not None else None, **execution)
+    return run(final, store, settings, task=task, observers=observers, parent=study)
+
+
+def _best(study: Study, top: int) -> list[str]:
+    """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
+    values: dict[str, list[float]] = {}
+    texts: dict[str, str] = {}
+    for trial in study.completed():
+        architecture = trial.proposal.architecture
+        texts.setdefault(architecture.fingerprint, architecture.text)
+        if trial.measurement is not None and trial.repeat_of is None:
+            values.setdefault(architecture.fingerprint, []).append(study.objective.losses(trial.measurement)[0])
+    if not values:
+        raise InvalidInputError(f"study {study.config.name!r} has no completed trial to retrain")
+    ranked = sorted(values, key=lambda f: sum(values[f]) / len(values[f]))
+    return [texts[f] for f in ranked[:top]]
+
+
+def run(
+    config: StudyConfig,
+    store: str | Path | Store,
+    execution: Execution,
+    *,
+    task: Task | None = None,
+    observers: Sequence[Observer] = (),
+    parent: str | None = None,
+) -> Study:
+    """Run a study of a configuration, under a fresh name where it has none.
+
+    Raises:
+        InvalidInputError: If a task object meets an executor of other processes.
+    """
+    if task is not None and execution.executor != "serial":
+        raise InvalidInputError(
+            f"workers build the task by its name: put it into a module and give 'module:function' instead of "
+            f"the object {task.name!r}"
+        )
+    with _opened(store) as opened:
+        if not config.name:
+            config = replace(config, name=fresh_name(opened, config))
+        return Study(config, opened, execution=execution, task=task, parent=parent).run(*observers)
+
+
+def fresh_name(store: Store, config: StudyConfig) -> str:
+    """A name that no study of the store has: ``<space>-<strategy>-<number>``."""
+    taken = {s.name for s in store.studies()}
+    base = f"{config.space.partition(':')[0]}-{config.strategy.partition(':')[0]}"
+    number = 1
+    while f"{base}-{number}" in taken:
+        number += 1
+    return f"{base}-{number}"
+
+
+def split_settings(settings: dict[str, Any]) -> tuple[dict[str, Any], Execution]:
+    """Settings by where they belong: what is searched, and how it is carried out.
+
+    Raises:
+        InvalidInputError: For a name that is neither, with the nearest valid one.
+    """
+    of_study = {f.name for f in fields(StudyConfig)}
+    of_execution = {f.name for f in fields(Execution)}
+    for name in settings:
+        if name not in of_study | of_execution:
+            raise unknown_name("setting", name, of_study | of_execution)
+    study = {k: v for k, v in settings.items() if k in of_study}
+    return study, Execution(**{k: v for k, v in settings.items() if k in of_execution})
+
+
+@contextmanager
+def _opened(store: str | Path | Store) -> Iterator[Store]:
+    """A store from what the user gives; closed afterwards only if it was opened here."""
+    if isinstance(store, Store):
+        yield store
+    else:
+        with SqlStore(store) as opened:
+            yield opened
