@@ -5,14 +5,15 @@ A column ``arch`` holds the architectures as their space writes them. Numbers ar
     {dataset}_{valid|test|seconds}_{epochs}ep            cifar10_valid_12ep
     {dataset}_{valid|test|seconds}_{epochs}ep_seed{seed} cifar10_valid_200ep_seed777
 
-Accuracies are percentages, ``seconds`` is what training and validation took (0 without the column). A column without a
-seed holds one number for each architecture, of one training or the mean of several: the file does not say which, so
-neither does nasplat, and no repeats can be measured. Empty cells are trainings that were not made; other columns are
-ignored. Files may be compressed (``.gz``). Nothing in a CSV file is ever executed.
+Accuracies are percentages, ``seconds`` is what training and validation took (0 without the column). A column
+without a seed holds one number for each architecture, of one training or the mean of several: the file does
+not say which, so neither does nasplat, and no repeats can be measured. Empty cells are trainings that were
+not made; other columns are ignored. Files may be compressed (``.gz``). Nothing in a CSV file is ever
+executed.
 
-The table of all 15,625 cells of NAS-Bench-201 in this form has its 12-epoch accuracies from one training and those
-after 200 epochs from the mean over seeds; on CIFAR-10 the validation columns are from training on one half of the
-training data, the test columns from training on all of it.
+The table of all 15,625 cells of NAS-Bench-201 in this form has its 12-epoch accuracies from one training and
+those after 200 epochs from the mean over seeds; on CIFAR-10 the validation columns are from training on one
+half of the training data, the test columns from training on all of it.
 """
 
 import csv as csv_format
@@ -29,7 +30,7 @@ from typing import final
 
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.space import SearchSpace
-from nasplat.tables.table import Run, Seed, Selection, Table, TableEvaluator, accuracies
+from nasplat.tables.table import Run, Seed, Selection, Settings, Table, TableEvaluator, accuracies
 
 _COLUMN = re.compile(r"(?P<dataset>.+)_(?P<what>valid|test|seconds)_(?P<epochs>\d+)ep(?:_seed(?P<seed>\d+))?")
 _FORM = "'arch' and accuracies in percent as {dataset}_{valid|test}_{epochs}ep, such as cifar10_valid_12ep"
@@ -52,12 +53,12 @@ class CsvTable(Table):
         self.digest = digest
         self._columns = columns
         self._rows = rows
-        self.settings: dict[str, dict[int, dict[Seed, frozenset[str]]]] = {}
+        self.settings: Settings = {}
         for (dataset, epochs), seeds in columns.items():
             by_seed = self.settings.setdefault(dataset, {}).setdefault(epochs, {})
             for seed, places in seeds.items():
                 given = accuracies(0.0 if "valid" in places else None, 0.0 if "test" in places else None)
-                by_seed[seed] = frozenset(given)
+                by_seed[seed] = {name: metric.role for name, metric in given.items()}
 
     @property
     def architectures(self) -> Collection[str]:
@@ -98,7 +99,8 @@ def csv(space: SearchSpace, where: str, *, trust_files: bool = False) -> TableEv
         trust_files: Without meaning: a CSV file is data.
 
     Raises:
-        InvalidInputError: If the file cannot be read, has no column of the form above, a number that is none, or
+        InvalidInputError: If the file cannot be read, has no column of the form above, a number that is none,
+        or
             an architecture that the space does not know or that has two rows.
     """
     selection = Selection.parse(where)
@@ -124,7 +126,8 @@ def _load(path: Path, stamp: tuple[int, int], dialect: _Dialect) -> CsvTable:
     short = next((i for i, record in enumerate(records) if len(record) != len(header)), None)
     if short is not None:
         raise InvalidInputError(
-            f"table {path}, row {short + 2}: expected {len(header)} cells as in the header, got {len(records[short])}"
+            f"table {path}, row {short + 2}: expected {len(header)} cells as in the header, "
+            f"got {len(records[short])}"
         )
     numbers = [_numbers(path, header[i], [record[i] for record in records]) for i in used]
     at = header.index("arch")
@@ -132,7 +135,9 @@ def _load(path: Path, stamp: tuple[int, int], dialect: _Dialect) -> CsvTable:
     for line, (record, row) in enumerate(zip(records, zip(*numbers, strict=True), strict=True), start=2):
         architecture = _normalized(dialect.space, record[at], f"table {path}, row {line}")
         if architecture in rows:
-            raise InvalidInputError(f"table {path}, row {line}: {architecture} has a row already; keep one of them")
+            raise InvalidInputError(
+                f"table {path}, row {line}: {architecture} has a row already; keep one of them"
+            )
         rows[architecture] = row
     return CsvTable(digest, columns, rows)
 
@@ -162,9 +167,13 @@ def _columns(path: Path, header: list[str]) -> tuple[list[int], _Columns]:
         raise InvalidInputError(f"table {path}: expected the columns {_FORM}, got {', '.join(header)}")
     for (dataset, epochs), seeds in columns.items():
         if None in seeds and len(seeds) > 1:
-            raise InvalidInputError(f"table {path} has columns with and without seeds for {dataset} at {epochs} epochs")
+            raise InvalidInputError(
+                f"table {path} has columns with and without seeds for {dataset} at {epochs} epochs"
+            )
         if any(places.keys() == {"seconds"} for places in seeds.values()):
-            raise InvalidInputError(f"table {path} has seconds of {dataset} at {epochs} epochs without accuracies")
+            raise InvalidInputError(
+                f"table {path} has seconds of {dataset} at {epochs} epochs without accuracies"
+            )
     return used, columns
 
 
@@ -180,15 +189,17 @@ def _numbers(path: Path, name: str, cells: list[str]) -> list[float | None]:
         values.append(value)
     largest = max((v for v in values if v is not None), default=math.inf)
     if "_seconds_" not in name and not 1.0 < largest <= 100.0:
-        raise InvalidInputError(f"table {path}: {name} must be in percent, but its largest value is {largest:g}")
+        raise InvalidInputError(
+            f"table {path}: {name} must be in percent, but its largest value is {largest:g}"
+        )
     return values
 
 
 def _normalized(space: SearchSpace, text: str, where: str) -> str:
     """The architecture's string as the space writes it.
 
-    The choices are read and written back without making the architecture: fingerprints of thousands of rows would
-    take longer than a short search.
+    The choices are read and written back without making the architecture: fingerprints of thousands of rows
+    would take longer than a short search.
     """
     try:
         return space.format(space.parse_values(text.strip()))

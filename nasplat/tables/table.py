@@ -4,14 +4,14 @@ What is looked up is said in full, and what could be meant in two ways is refuse
 
     PATH#DATASET[@SEEDS][+counts]
 
-``DATASET`` is one of the table's data sets. ``@SEEDS`` is needed where an architecture was trained several times:
-``@mean`` takes the mean over all its trainings, ``@777`` one of them, ``@777,888`` as many seeds a proposal as are
-named (``repeats``). ``+counts`` adds ``params`` and ``flops``, counted from the network that the space builds, about
-0.1 s for each architecture that is looked up. Epochs are the study's.
+``DATASET`` is one of the table's data sets. ``@SEEDS`` is needed where an architecture was trained several
+times: ``@mean`` takes the mean over all its trainings, ``@777`` one of them, ``@777,888`` as many seeds a
+proposal as are named (``repeats``). ``+counts`` adds ``params`` and ``flops``, counted from the network that
+the space builds, about 0.1 s for each architecture that is looked up. Epochs are the study's.
 
-Rows belong to the strings of architectures, and isomorphic architectures have rows of their own, with other numbers
-where training was noisy. The measurement identity of nasplat does not tell isomorphic architectures apart, so within
-one store the row that is looked up first stands for its whole class.
+Rows belong to the strings of architectures, and isomorphic architectures have rows of their own, with other
+numbers where training was noisy. The measurement identity of nasplat does not tell isomorphic architectures
+apart, so within one store the row that is looked up first stands for its whole class.
 """
 
 import re
@@ -35,8 +35,10 @@ from nasplat.trial import Proposal
 
 Seed: TypeAlias = int | None
 """The seed of a training, or None for the only number that a table has, whatever it was made from."""
-Settings: TypeAlias = Mapping[str, Mapping[int, Mapping[Seed, frozenset[str]]]]
-"""Names of metrics by data set, epochs and seed."""
+Roles: TypeAlias = Mapping[str, Role]
+"""Metrics by name, and which data each is from."""
+Settings: TypeAlias = dict[str, dict[int, dict[Seed, Roles]]]
+"""What a table has, by data set, epochs and seed."""
 
 _SHAPES: Mapping[str, tuple[tuple[int, ...], int]] = {
     "cifar10": ((3, 32, 32), 10),
@@ -76,7 +78,7 @@ class Table(ABC):
 
     Attributes:
         digest: 32 hexadecimal digits of the file's content.
-        settings: What there is. An architecture may lack some of it, but nothing that is not here is anywhere.
+        settings: What there is. An architecture may lack some of it; none has more.
     """
 
     digest: str
@@ -141,8 +143,8 @@ def require_trust(path: Path, *, trusted: bool) -> None:
     """
     if not trusted:
         raise InvalidInputError(
-            f"{path} is a pickle, which can run any code when it is read: if you trust where it came from, say so "
-            "with --trust-file (in Python: Execution(trust_files=True)); a table in CSV form needs no trust"
+            f"{path} is a pickle, which can run any code when it is read: if you trust where it came from, say "
+            "so with --trust-file (in Python: Execution(trust_files=True)); a table in CSV form needs no trust"
         )
 
 
@@ -153,12 +155,12 @@ class _Query:
 
     Attributes:
         seeds: Seeds of a proposal's trainings in order, or None for the mean over all of an architecture's.
-        metrics: Names of the metrics that a measurement has, counts aside.
+        metrics: What a measurement has, counts aside, sorted by name.
         provenance: What produced the measurements.
     """
 
     seeds: tuple[Seed, ...] | None
-    metrics: frozenset[str]
+    metrics: Roles
     provenance: Mapping[str, Any]
 
 
@@ -191,22 +193,21 @@ class TableEvaluator(Evaluator):
             raise unknown_name(f"data set of {selection.path.name}", selection.dataset, table.settings)
         if selection.counts and selection.dataset not in _SHAPES:
             raise InvalidInputError(
-                f"+counts needs the shape of an input, which is not known for data set {selection.dataset!r}; "
-                f"it is for {', '.join(_SHAPES)}"
+                f"+counts needs the shape of an input, which is known for {', '.join(_SHAPES)}, "
+                f"not for {selection.dataset}: leave it out"
             )
-        self._space = space
         self.table = table
         self._selection = selection
         self._settings = table.settings[selection.dataset]
         if selection.seeds is not None and not any(self._seeds_of(epochs) for epochs in self._settings):
             raise InvalidInputError(
-                f"{selection.path.name} has one number for each architecture of {selection.dataset}, and no seeds to "
-                "choose from: leave out what follows the @"
+                f"{selection.path.name} has one number for each architecture of {selection.dataset}, and no "
+                "seeds to choose from: leave out what follows the @"
             )
         shape, outputs = _SHAPES.get(selection.dataset, ((), 0))
         self.task = Task(selection.dataset, input_shape=shape, outputs=outputs)
         self._queries: dict[Fidelity, _Query] = {}
-        self._counts = lru_cache(maxsize=None)(lambda architecture: count(space, architecture, self.task))
+        self._counts = lru_cache(maxsize=100_000)(lambda architecture: count(space, architecture, self.task))
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
         """Digest of the table, data set, seeds and metrics.
@@ -224,13 +225,14 @@ class TableEvaluator(Evaluator):
             "metrics": sorted(self.metrics(fidelity)),
         }
 
-    def metrics(self, fidelity: Fidelity) -> frozenset[str]:
+    def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """``val_accuracy`` and ``test_accuracy`` where the table has them, and counts where they are wanted.
 
         Raises:
             InvalidInputError: If the table does not hold the fidelity, or holds more than one answer.
         """
-        return self._query(fidelity).metrics | (COUNTED if self._selection.counts else frozenset())
+        counts = sorted(COUNTED) if self._selection.counts else ()
+        return {**self._query(fidelity).metrics, **dict.fromkeys(counts, Role.NONE)}
 
     def repeats(self, fidelity: Fidelity) -> int:
         """How many seeds a proposal can be measured with: proposals have seeds 0 to this number - 1."""
@@ -247,21 +249,21 @@ class TableEvaluator(Evaluator):
         query = self._query(fidelity)
         if proposal.seed >= self.repeats(fidelity):
             raise InvalidInputError(
-                f"{self._selection.path.name} gives {self.repeats(fidelity)} measurement(s) of an architecture "
-                f"({_spelled(query.seeds)}), and seed {proposal.seed} asks for another: lower the repeats, or name "
+                f"{self._selection.path.name} is asked for {self.repeats(fidelity)} training(s) of an architecture "
+                f"({_spelled(query.seeds)}), and seed {proposal.seed} is beyond them: lower the repeats, or name "
                 "more seeds after the @ where the table has them"
             )
         runs = self.table.runs(architecture.text, self._selection.dataset, fidelity.epochs)
         run = _mean(runs) if query.seeds is None else runs.get(query.seeds[proposal.seed])
-        if run is None or not run.metrics.keys() >= query.metrics:
+        if run is None or not all(name in run.metrics for name in query.metrics):
             raise InvalidArchitectureError(
-                f"{self._selection.path.name} has no {' and '.join(sorted(query.metrics))} of {architecture} for "
+                f"{self._selection.path.name} has no {' and '.join(query.metrics)} of {architecture} for "
                 f"{self._selection.dataset}, {fidelity.epochs} epochs, seed {_spelled(query.seeds)}"
             )
         metrics = {name: run.metrics[name] for name in query.metrics}
         if self._selection.counts:
             counts: Counts = self._counts(architecture)
-            metrics |= {name: Metric(getattr(counts, name), Role.NONE) for name in COUNTED}
+            metrics |= {name: Metric(getattr(counts, name), Role.NONE) for name in sorted(COUNTED)}
         return Measurement(metrics, Cost(seconds=run.seconds), query.provenance)
 
     def _seeds_of(self, epochs: int) -> list[int]:
@@ -275,33 +277,37 @@ class TableEvaluator(Evaluator):
     def _make_query(self, fidelity: Fidelity) -> _Query:
         wanted, name, epochs = self._selection, self._selection.path.name, fidelity.epochs
         if epochs not in self._settings:
-            there = ", ".join(map(str, sorted(self._settings)))
-            raise InvalidInputError(f"{name} has {wanted.dataset} trained for {there} epochs, got {epochs}")
+            trained = ", ".join(map(str, sorted(self._settings)))
+            raise InvalidInputError(f"{name} has {wanted.dataset} trained for {trained} epochs, got {epochs}")
         if fidelity.data_fraction != 1.0 or fidelity.resolution is not None:
             raise InvalidInputError(
                 f"{name} holds trainings on all data at its own resolution only, got data_fraction "
                 f"{fidelity.data_fraction} and resolution {fidelity.resolution}: leave both out"
             )
-        there, by_seed = self._seeds_of(epochs), self._settings[epochs]
+        seeds, metrics = self._choose(epochs)
+        source = {"table": name, "dataset": wanted.dataset, "seeds": _spelled(seeds)}
+        return _Query(seeds, dict(sorted(metrics.items())), {**provenance("cpu"), **source})
+
+    def _choose(self, epochs: int) -> tuple[tuple[Seed, ...] | None, Roles]:
+        """The seeds of a proposal's trainings, and the metrics that all of them have."""
+        wanted, by_seed = self._selection, self._settings[epochs]
+        there = ", ".join(map(str, self._seeds_of(epochs))) or "without names"
+        if wanted.seeds == "mean":
+            return None, {name: role for roles in by_seed.values() for name, role in roles.items()}
         if wanted.seeds is None and len(by_seed) > 1:
             raise InvalidInputError(
-                f"{name} has several trainings of an architecture on {wanted.dataset} for {epochs} epochs: say "
-                f"{wanted.dataset}@mean, or name one or more of the seeds {', '.join(map(str, there))} after the @"
+                f"{wanted.path.name} has several trainings of an architecture on {wanted.dataset} for {epochs} "
+                f"epochs: say {wanted.dataset}@mean, or name one or more of the seeds {there} after the @"
             )
-        seeds: tuple[Seed, ...] | None
-        if wanted.seeds == "mean":
-            seeds, metrics = None, frozenset().union(*by_seed.values())
-        else:
-            seeds = tuple(by_seed) if wanted.seeds is None else tuple(int(s) for s in wanted.seeds)
-            missing = [s for s in seeds if s not in by_seed]
-            if missing:
-                raise InvalidInputError(
-                    f"{name} has seeds {', '.join(map(str, there)) or 'of no name'} for {wanted.dataset} at {epochs} "
-                    f"epochs, got {', '.join(map(str, missing))}"
-                )
-            metrics = frozenset.intersection(*(by_seed[s] for s in seeds))
-        source = {"table": name, "dataset": wanted.dataset, "seeds": _spelled(seeds)}
-        return _Query(seeds, metrics, {**provenance("cpu"), **source})
+        seeds = tuple(by_seed) if wanted.seeds is None else tuple(int(s) for s in wanted.seeds)
+        missing = ", ".join(str(seed) for seed in seeds if seed not in by_seed)
+        if missing:
+            raise InvalidInputError(
+                f"{wanted.path.name} has seeds {there} for {wanted.dataset} at {epochs} epochs, got {missing}"
+            )
+        return seeds, {
+            n: role for n, role in by_seed[seeds[0]].items() if all(n in by_seed[s] for s in seeds)
+        }
 
 
 def _spelled(seeds: tuple[Seed, ...] | None) -> str:

@@ -1,0 +1,104 @@
+"""An executor with a simulated clock: parallel searches over a table in seconds instead of GPU-years."""
+
+import heapq
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, final
+
+from nasplat.errors import InvalidInputError, TrialTimeoutError
+from nasplat.executors import TrialExecutor
+from nasplat.measurement import Failure, Measurement
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(order=True, slots=True)
+class _Running:
+    """A call whose result is known and not yet given, ordered by its end, then as submitted."""
+
+    ends: float
+    number: int
+    future: Future[Any] = field(compare=False)
+    result: Any = field(compare=False)
+    error: Exception | None = field(compare=False)
+
+
+@final
+class SimulatedExecutor(TrialExecutor):
+    """Runs every call at once in the calling process, and gives its result when a simulated clock says so.
+
+    A call starts when it is submitted or, if all workers are busy, when the first of them is free, and takes
+    the ``cost.seconds`` of the measurement that it returns. The clock stands still but in ``wait``, which
+    moves it to the end of the next call. Calls that end together are given together. Everything is
+    deterministic where costs are: those of a table are, those that were measured are not. A failed call takes
+    no simulated time, because what a failed look-up took is the time of this machine.
+
+    Args:
+        workers: How many calls run at a time.
+        time_limit: Simulated seconds after which a call is given up with ``TrialTimeoutError``, or None.
+
+    Attributes:
+        now: The clock, in seconds since the executor was made.
+    """
+
+    def __init__(self, workers: int, time_limit: float | None = None) -> None:
+        self.capacity = workers
+        self.now = 0.0
+        self._time_limit = time_limit
+        self._free_at = [0.0] * workers
+        self._running: list[_Running] = []
+        self._submitted = 0
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run now; the future is done when the clock has reached the call's end."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        result, error = None, None
+        try:
+            result = fn(*args, **kwargs)
+        except Exception as raised:  # noqa: BLE001 - the contract of submit: the future carries any error
+            error = raised
+        seconds = _seconds(result)
+        if self._time_limit is not None and seconds > self._time_limit:
+            seconds, result = self._time_limit, None
+            error = TrialTimeoutError(f"stopped at the time limit of {self._time_limit:g} simulated seconds")
+        ends = max(self.now, heapq.heappop(self._free_at)) + seconds
+        heapq.heappush(self._free_at, ends)
+        heapq.heappush(self._running, _Running(ends, self._submitted, future, result, error))
+        self._submitted += 1
+        return future
+
+    def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
+        """Move the clock to the next end of a pending call, and return all pending calls that have ended."""
+        done = {future for future in pending if future.done()}
+        while not done:
+            self.now = self._running[0].ends
+            while self._running and self._running[0].ends <= self.now:
+                call = heapq.heappop(self._running)
+                if call.error is None:
+                    call.future.set_result(call.result)
+                else:
+                    call.future.set_exception(call.error)
+            done = {future for future in pending if future.done()}
+        return done
+
+
+def _seconds(result: object) -> float:
+    match result:
+        case Measurement():
+            return result.cost.seconds
+        case Failure() | None:
+            return 0.0
+        case _:
+            raise TypeError(
+                f"a simulated call returns a Measurement or a Failure, got {type(result).__name__}"
+            )
+
+
+def simulated(workers: int, time_limit: float | None) -> TrialExecutor:
+    """The executor that replays the costs of a table on simulated workers."""
+    if workers < 1:
+        raise InvalidInputError(f"workers must be 1 or more, got {workers}")
+    return SimulatedExecutor(workers, time_limit)
