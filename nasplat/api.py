@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from nasplat import registry
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.storage import SqlStore
@@ -155,8 +156,10 @@ def retrain(
     with _opened(store) as opened:
         config = StudyConfig.from_json(opened.study(study).config)
         if config.benchmark is not None or not config.task:
-            raise InvalidInputError(f"study {study!r} looked its measurements up in a table; there is nothing to retrain")
-        chosen = list(architectures) or _best(Study(config, opened, task=task), top)
+            raise InvalidInputError(
+                f"study {study!r} looked its measurements up in a table; there is nothing to retrain"
+            )
+        chosen = list(architectures) or _best(opened, config, top)
     final_epochs = config.epochs if epochs is None else epochs
     final = replace(
         config,
@@ -174,18 +177,22 @@ def retrain(
     return run(final, store, settings, task=task, observers=observers, parent=study)
 
 
-def _best(study: Study, top: int) -> list[str]:
+def _best(store: Store, config: StudyConfig, top: int) -> list[str]:
     """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
-    values: dict[str, list[float]] = {}
+    objective = config.parsed_objective()
+    space = registry.create("search_space", config.space, options=config.space_options)
+    losses: dict[str, list[float]] = {}
     texts: dict[str, str] = {}
-    for trial in study.completed():
-        architecture = trial.proposal.architecture
-        texts.setdefault(architecture.fingerprint, architecture.text)
-        if trial.measurement is not None and trial.repeat_of is None:
-            values.setdefault(architecture.fingerprint, []).append(study.objective.losses(trial.measurement)[0])
-    if not values:
-        raise InvalidInputError(f"study {study.config.name!r} has no completed trial to retrain")
-    ranked = sorted(values, key=lambda f: sum(values[f]) / len(values[f]))
+    for trial in store.trials(config.name, space):
+        if trial.measurement is None or trial.repeat_of is not None or trial.proposal.fidelity != config.fidelity:
+            continue
+        if objective.feasible(trial.measurement):
+            architecture = trial.proposal.architecture
+            texts.setdefault(architecture.fingerprint, architecture.text)
+            losses.setdefault(architecture.fingerprint, []).append(objective.losses(trial.measurement)[0])
+    if not losses:
+        raise InvalidInputError(f"study {config.name!r} has no completed trial to retrain")
+    ranked = sorted(losses, key=lambda f: sum(losses[f]) / len(losses[f]))
     return [texts[f] for f in ranked[:top]]
 
 

@@ -73,9 +73,9 @@ class ProcessExecutor(TrialExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers; what runs is stopped at once with ``cancel_futures``."""
         if cancel_futures:
-            self._pool.stop()
+            self._pool.stop()  # type: ignore[no-untyped-call]
         else:
-            self._pool.close()
+            self._pool.close()  # type: ignore[no-untyped-call]
         if wait:
             self._pool.join()
 
@@ -110,5 +110,7 @@ def serial(workers: int, time_limit: float | None) -> TrialExecutor:
 def process(workers: int, time_limit: float | None) -> TrialExecutor:
     """The executor that runs trials in worker processes of this machine."""
     if not 1 <= workers <= 16 * (os.cpu_count() or 1):
-        raise InvalidInputError(f"workers must be 1 or more and not far above the {os.cpu_count()} cores, got {workers}")
+        raise InvalidInputError(
+            f"workers must be 1 or more and not far above the {os.cpu_count()} cores, got {workers}"
+        )
     return ProcessExecutor(workers, time_limit)

@@ -12,7 +12,9 @@ import torch
 @cache
 def provenance(device: str) -> dict[str, Any]:
     """Versions, host, device and threads as plain data; the same object for the same device."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
     return {
         "nasplat": version("nasplat"),
         "torch": torch.__version__,

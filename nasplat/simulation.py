@@ -92,9 +92,7 @@ def _seconds(result: object) -> float:
         case Failure() | None:
             return 0.0
         case _:
-            raise TypeError(
-                f"a simulated call returns a Measurement or a Failure, got {type(result).__name__}"
-            )
+            raise TypeError(f"a simulated call returns a Measurement or a Failure, got {type(result).__name__}")
 
 
 def simulated(workers: int, time_limit: float | None) -> TrialExecutor:

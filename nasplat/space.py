@@ -20,6 +20,7 @@ from nasplat.task import Task
 
 _MAX_REJECTIONS = 1_000
 
+
 @final
 @dataclass(frozen=True)
 class Graph:

@@ -135,8 +135,8 @@ class Study:
         for trial in backlog:
             self._start(trial, executor, pending)
         while True:
-            while max(len(pending), len(self._followers)) < executor.capacity and (trial := self._ask()) is not None:
-                self._start(trial, executor, pending)
+            while max(len(pending), len(self._followers)) < executor.capacity and (asked := self._ask()) is not None:
+                self._start(asked, executor, pending)
             if not pending:
                 return
             done = executor.wait(pending)
@@ -169,9 +169,7 @@ class Study:
             self._started[trial.number] = time.monotonic()
             pending[executor.submit(measure, self._bench_config, trial.proposal)] = trial
 
-    def _collect(
-        self, future: Future[Outcome], executor: TrialExecutor, pending: dict[Future[Outcome], Trial]
-    ) -> None:
+    def _collect(self, future: Future[Outcome], executor: TrialExecutor, pending: dict[Future[Outcome], Trial]) -> None:
         trial = pending.pop(future)
         seconds = time.monotonic() - self._started[trial.number]
         error = future.exception()
@@ -221,7 +219,13 @@ class Study:
             return
         goals = tuple(map(str, self.objective.goals))
         record = StudyRecord(
-            config.name, config.to_json(), self.space.key, self.task.name, config.strategy, goals, parent=self._parent
+            config.name,
+            config.to_json(),
+            self.space.key,
+            self.task.name,
+            config.strategy,
+            goals,
+            parent=self._parent,
         )
         self.store.create_study(record)
         self.store.add_event(config.name, "created", {})

@@ -69,7 +69,7 @@ def set_up(config: BenchConfig) -> Bench:
     study, execution = StudyConfig.from_json(json.loads(config.study)), config.execution
     space: SearchSpace = registry.create("search_space", study.space, options=study.space_options)
     device = resolve_device(execution.device)
-    table = None
+    table: Any = None
     if study.benchmark is not None:
         table = registry.create("table", study.benchmark, space, options={"trust_files": execution.trust_files})
     task = config.task or (_task(study.task) if study.task else table.task)

@@ -32,12 +32,21 @@ def open_engine(store: str | Path, *, create: bool) -> Engine:
         InvalidInputError: If the URL is malformed or its driver is not installed.
         StoreError: If the database cannot be reached or written, is absent, or has another schema.
     """
+    engine = _connect(store, create=create)
+    try:
+        _check_schema(engine, create=create)
+    except OperationalError as error:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise StoreError(f"cannot open the store {shown}: {_reason(error)}") from error
+    return engine
+
+
+def _connect(store: str | Path, *, create: bool) -> Engine:
     url = store_url(store)
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql" and find_spec("psycopg"):
             parsed = parsed.set(drivername="postgresql+psycopg")
-        shown = parsed.render_as_string(hide_password=True)
         options: dict[str, Any] = {"hide_parameters": True}
         if parsed.get_backend_name() == "sqlite":
             path = parsed.database
@@ -55,11 +64,20 @@ def open_engine(store: str | Path, *, create: bool) -> Engine:
         ) from error
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine)
-    try:
-        _check_schema(engine, create=create)
-    except OperationalError as error:
-        raise StoreError(f"cannot open the store {shown}: {_reason(error)}") from error
     return engine
+
+
+def upgrade_store(store: str | Path) -> str:
+    """Bring an existing store to this code's schema, and say what was done."""
+    from nasplat.storage.migrate import upgrade
+
+    engine = _connect(store, create=False)
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        current = revision(connection)
+    if current == HEAD:
+        return f"the store already has schema {HEAD}"
+    upgrade(engine)
+    return f"upgraded the store from schema {current} to {HEAD}"
 
 
 def _reason(error: OperationalError) -> str:

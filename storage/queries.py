@@ -212,6 +212,42 @@ class Reader:
         statement = select(s.event).where(s.event.c.study_id == self._study_id(study)).order_by(s.event.c.id)
         return [{"at": r.at, "kind": r.kind, "detail": r.detail} for r in self._execute(statement)]
 
+    def proxies(self, study: str) -> list[str]:
+        """The metrics that the study's architectures have at zero epochs, whoever measured them."""
+        return sorted(
+            {r.name for r in self._execute(self._untrained(study).with_only_columns(s.metric.c.name).distinct())}
+        )
+
+    def proxy_pairs(self, study: str, proxy: str, metric: str) -> list[tuple[float, float]]:
+        """A zero-cost score and a trained metric of each distinct measurement of a study that has both."""
+        trained = s.metric.alias()
+        statement = (
+            self._untrained(study)
+            .join(trained, (trained.c.measurement_id == s.trial.c.measurement_id) & (trained.c.name == metric))
+            .where(s.metric.c.name == proxy)
+            .with_only_columns(s.trial.c.number, func.min(s.metric.c.value), func.min(trained.c.value))
+            .group_by(s.trial.c.number)
+        )
+        return [(float(r[1]), float(r[2])) for r in self._execute(statement)]
+
+    def _untrained(self, study: str) -> Select[Any]:
+        """Distinct trained trials of a study joined to the metrics that their architectures have at zero epochs."""
+        t = s.trial.c
+        return (
+            select(t.id)
+            .join(
+                s.measurement,
+                (s.measurement.c.architecture_id == t.architecture_id) & (s.measurement.c.epochs == 0),
+            )
+            .join(s.metric, s.metric.c.measurement_id == s.measurement.c.id)
+            .where(
+                t.study_id == self._study_id(study),
+                t.epochs > 0,
+                t.state == "completed",
+                t.repeat_of.is_(None),
+            )
+        )
+
     # Free SQL ------------------------------------------------------------------------------------------------
 
     def sql(self, statement: str, limit: int = 10_000) -> list[Row]:
@@ -325,7 +361,17 @@ def _trials() -> Select[Any]:
             s.architecture.c.space,
             t.proposed.label("architecture"),
             s.architecture.c.fingerprint,
-            *(t.epochs, t.data_fraction, t.resolution, t.seed, t.why, t.state, t.saved, t.repeat_of, t.attempts),
+            *(
+                t.epochs,
+                t.data_fraction,
+                t.resolution,
+                t.seed,
+                t.why,
+                t.state,
+                t.saved,
+                t.repeat_of,
+                t.attempts,
+            ),
             *(t.failure_reason, m.seconds, m.gpu_seconds, m.peak_memory_bytes, t.asked_at, t.finished_at),
             t.measurement_id,
         )
@@ -347,7 +393,12 @@ def _lock_down_sqlite(dbapi: sqlite3.Connection, record: object) -> None:
     deadline = time.monotonic() + _SQL_SECONDS
 
     def authorize(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
-        harmless = action in _ALLOWED and second not in ("load_extension", "readfile", "writefile", "zeroblob")
+        harmless = action in _ALLOWED and second not in (
+            "load_extension",
+            "readfile",
+            "writefile",
+            "zeroblob",
+        )
         return sqlite3.SQLITE_OK if harmless else sqlite3.SQLITE_DENY
 
     dbapi.isolation_level = None

@@ -138,7 +138,14 @@ class SqlStore(Store):
             own = t.proposal.fidelity == fidelity
             row = _trial_row(t, objective if own else None)
             measured = measurements[t.identity] if t.measurement is not None else None
-            rows.append({"study_id": study_id, "architecture_id": architectures[key], "measurement_id": measured, **row})
+            rows.append(
+                {
+                    "study_id": study_id,
+                    "architecture_id": architectures[key],
+                    "measurement_id": measured,
+                    **row,
+                }
+            )
         numbers = [t.number for t in trials]
         known = set(
             c.execute(
@@ -225,13 +232,20 @@ class SqlStore(Store):
         """The trials of a study in the order of their numbers."""
         study_id = self._study(study)[0]
         parents: dict[int, list[int]] = {}
-        lineage = select(s.lineage).where(s.lineage.c.study_id == study_id).order_by(s.lineage.c.number, s.lineage.c.position)
+        lineage = (
+            select(s.lineage).where(s.lineage.c.study_id == study_id).order_by(s.lineage.c.number, s.lineage.c.position)
+        )
         for row in self._read(lineage):
             parents.setdefault(row.number, []).append(row.parent)
         last = -1
         while True:
             page = self._read(
-                select(s.trial, s.measurement.c.seconds, s.measurement.c.gpu_seconds, s.measurement.c.peak_memory_bytes)
+                select(
+                    s.trial,
+                    s.measurement.c.seconds,
+                    s.measurement.c.gpu_seconds,
+                    s.measurement.c.peak_memory_bytes,
+                )
                 .join(s.measurement, s.trial.c.measurement_id == s.measurement.c.id, isouter=True)
                 .where(s.trial.c.study_id == study_id, s.trial.c.number > last)
                 .order_by(s.trial.c.number)
@@ -286,7 +300,11 @@ class SqlStore(Store):
 
 
 def _ensure(
-    c: Connection, table: Table, key: Column[str], rows: Mapping[str, Mapping[str, Any]], condition: Any = None
+    c: Connection,
+    table: Table,
+    key: Column[str],
+    rows: Mapping[str, Mapping[str, Any]],
+    condition: Any = None,
 ) -> tuple[dict[str, int], list[str]]:
     """Insert the rows whose key is not there yet; the id of every key, and which keys are new."""
     query = select(key, table.c.id).where(key.in_(list(rows)))
@@ -372,7 +390,10 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 _FIND = select(
-    s.measurement.c.id, s.measurement.c.seconds, s.measurement.c.gpu_seconds, s.measurement.c.peak_memory_bytes
+    s.measurement.c.id,
+    s.measurement.c.seconds,
+    s.measurement.c.gpu_seconds,
+    s.measurement.c.peak_memory_bytes,
 ).where(s.measurement.c.identity == bindparam("identity"))
 _UPDATE_TRIAL = (
     update(s.trial)

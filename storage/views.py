@@ -6,9 +6,7 @@ They are derived, so each start of a new schema drops and makes them again.
 from sqlalchemy import Connection, text
 
 _OBJECTIVES = range(4)
-_NOT_WORSE = " AND ".join(
-    f"COALESCE(o.objective_{i}, 0) <= COALESCE(t.objective_{i}, 0)" for i in _OBJECTIVES if i > 0
-)
+_NOT_WORSE = " AND ".join(f"COALESCE(o.objective_{i}, 0) <= COALESCE(t.objective_{i}, 0)" for i in _OBJECTIVES if i > 0)
 _BETTER = " OR ".join(f"COALESCE(o.objective_{i}, 0) < COALESCE(t.objective_{i}, 0)" for i in _OBJECTIVES)
 
 VIEWS: dict[str, str] = {

@@ -30,7 +30,9 @@ class AssistedEvolution(Strategy):
         InvalidInputError: If the pool is smaller than the population, or a number is below 1.
     """
 
-    def __init__(self, context: SearchContext, *, pool: int = 50, population: int = 10, sample: int = 3) -> None:
+    def __init__(
+        self, context: SearchContext, *, pool: int = 50, population: int = 10, sample: int = 3
+    ) -> None:
         if pool < population:
             raise InvalidInputError(f"the pool must be at least the population, got {pool} and {population}")
         self._context = context
@@ -49,7 +51,9 @@ class AssistedEvolution(Strategy):
             return None
         place = number - self._pool
         if place < min(self._population, len(self._scored)):
-            chosen = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))[place]
+            chosen = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))[
+                place
+            ]
             return Proposal(chosen.proposal.architecture, fidelity, parents=(chosen.number,), why="promoted")
         if not self._alive:
             return Proposal(space.sample(rng), fidelity)

@@ -25,7 +25,12 @@ class Listed(Strategy):
     """
 
     def __init__(
-        self, context: SearchContext, *, architectures: Sequence[str] = (), seeds: int = 1, first_seed: int = 0
+        self,
+        context: SearchContext,
+        *,
+        architectures: Sequence[str] = (),
+        seeds: int = 1,
+        first_seed: int = 0,
     ) -> None:
         if not architectures or seeds < 1:
             raise InvalidInputError("strategy 'listed' needs one or more architectures and seeds")

@@ -57,7 +57,9 @@ class Naswot(Strategy):
         if place >= min(self._finalists, len(ranked)):
             return None
         chosen = ranked[place]
-        return Proposal(chosen.proposal.architecture, self._context.fidelity, parents=(chosen.number,), why="promoted")
+        return Proposal(
+            chosen.proposal.architecture, self._context.fidelity, parents=(chosen.number,), why="promoted"
+        )
 
     def tell(self, trial: Trial) -> None:
         """Remember a score; failed and repeated architectures are no candidates."""

@@ -77,7 +77,7 @@ class ZeroCostEvaluator(Evaluator):
         for proxy in self._proxies:
             with torch_seed(proposal.seed):
                 network = self._space.build(proposal.architecture, self._task)
-                network.to(self._device, memory_format=_layout(batch)).train()
+                network.to(self._device, memory_format=_layout(batch)).train()  # type: ignore[call-overload]
                 score = proxy.compute(network, batch)
             if score != score:
                 raise NonFiniteError(f"proxy {proxy.name!r} gives NaN")
@@ -89,7 +89,9 @@ class ZeroCostEvaluator(Evaluator):
     def _batch(self, seed: int) -> Data:
         if seed not in self._batches:
             train = self._task.data(Part.TRAIN)
-            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self._batch_size]
+            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[
+                : self._batch_size
+            ]
             data = train.take(index)
             inputs = Normalization.of(train.inputs).apply(data.inputs).to(self._device)
             if inputs.ndim == 4:

@@ -83,7 +83,7 @@ class Trainer:
         data = Data(data.inputs.to(self._device), data.targets.to(self._device))
         batch_size = min(self._recipe.batch_size, len(data))
         steps_per_epoch = len(data) // batch_size  # an incomplete batch is left out; each epoch shuffles anew
-        network.to(self._device, memory_format=_memory_format(data.inputs)).train()
+        network.to(self._device, memory_format=_memory_format(data.inputs)).train()  # type: ignore[call-overload]
         optimizer = self._optimizer(network)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule(fidelity.epochs, steps_per_epoch))
         mean_loss = math.nan

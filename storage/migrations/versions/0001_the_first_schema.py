@@ -92,9 +92,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["architecture_id"], ["architecture.id"], name=op.f("fk_measurement_architecture_id_architecture")
         ),
-        sa.ForeignKeyConstraint(
-            ["context_id"], ["context.id"], name=op.f("fk_measurement_context_id_context")
-        ),
+        sa.ForeignKeyConstraint(["context_id"], ["context.id"], name=op.f("fk_measurement_context_id_context")),
         sa.ForeignKeyConstraint(
             ["provenance_id"], ["provenance.id"], name=op.f("fk_measurement_provenance_id_provenance")
         ),

@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test lint wheel clean
+
+## Find a network for the digits: search, retrain, test, draw (a few minutes).
+quickstart: $(INSTALLED)
+	$(VENV)/bin/nasplat quickstart quickstart
+
+## The whole test suite.
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q -n 2
+
+## Style, types and import rules.
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PYTHONPATH= $(VENV)/bin/lint-imports
+
+## sdist, wheel, a clean environment, a search from another directory.
+wheel: $(INSTALLED)
+	$(VENV)/bin/python tests/check_wheel.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build quickstart nasplat-results

@@ -1,0 +1,1 @@
+"""Looking at a store: pictures of studies. Reads through ``nasplat.storage`` only."""

@@ -1,0 +1,42 @@
+"""The ``nasplat`` command: its subcommands, and what an error looks like."""
+
+import sys
+
+import typer
+
+from nasplat.cli import output
+from nasplat.errors import NasplatError
+
+app = typer.Typer(
+    name="nasplat",
+    help="Find the network for your data: launch searches, score untrained networks, query every measurement.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _add_commands() -> None:
+    from nasplat.cli import quickstart, reading, results, searching
+
+    for module in (quickstart, searching, reading, results):
+        module.add_to(app)
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit codes: 0 done, 1 an unexpected error (with its traceback), 2 something to mend in the input, 130 interrupted.
+    """
+    _add_commands()
+    try:
+        app()
+    except NasplatError as error:
+        output.error(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        output.error("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

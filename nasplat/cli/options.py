@@ -1,0 +1,72 @@
+"""Options that several commands share, and how their values are read."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from nasplat.errors import InvalidInputError
+
+StoreOption: TypeAlias = Annotated[
+    str, typer.Option("--store", envvar="NASPLAT_STORE", help="Database URL, or path of a SQLite file.")
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+ExecutorOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="serial or process; by default process as soon as --workers is above 1.")
+]
+WorkersOption: TypeAlias = Annotated[int, typer.Option(help="Trials at a time.")]
+DeviceOption: TypeAlias = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one.")
+]
+TimeLimitOption: TypeAlias = Annotated[float | None, typer.Option(help="Seconds a trial may take.")]
+TrustOption: TypeAlias = Annotated[
+    bool, typer.Option("--trust-file", help="Open benchmark files that execute code when read (pickles).")
+]
+TopOption: TypeAlias = Annotated[int, typer.Option(help="How many of the best.")]
+
+
+def pairs(items: Sequence[str], option: str) -> dict[str, Any]:
+    """``KEY=VALUE`` items as a dictionary; values are read as TOML, and as text where they are none.
+
+    Raises:
+        InvalidInputError: For an item without ``=``.
+    """
+    out: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"{option} takes KEY=VALUE, got {item!r}")
+        try:
+            out[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            out[key.strip()] = value
+    return out
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """The settings of a TOML file; nothing without a file.
+
+    Raises:
+        InvalidInputError: If it cannot be read or is no TOML.
+    """
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInputError(f"cannot read the settings {path}: {error}") from error
+
+
+def execution(
+    executor: str | None, workers: int, device: str, time_limit: float | None, trust: bool = False
+) -> dict[str, Any]:
+    """Fields of ``Execution`` from the shared options."""
+    return {
+        "executor": executor or ("serial" if workers == 1 else "process"),
+        "workers": workers,
+        "device": device,
+        "time_limit": time_limit,
+        "trust_files": trust,
+    }

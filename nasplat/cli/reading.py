@@ -1,0 +1,255 @@
+"""Commands that read: list, query, show, why."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nasplat import registry
+from nasplat.cli import options, output
+from nasplat.counting import count
+from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.space import Graph
+from nasplat.storage import Query, Reader
+
+_HIDDEN = (
+    "measurement_id",
+    "asked_at",
+    "finished_at",
+    "data_fraction",
+    "resolution",
+    "fingerprint",
+    "peak_memory_bytes",
+)
+"""Columns that the table leaves out; csv, json and parquet have all."""
+_KINDS: dict[str, registry.Kind] = {
+    "spaces": "search_space",
+    "strategies": "strategy",
+    "proxies": "proxy",
+    "tasks": "task",
+    "executors": "executor",
+    "tables": "table",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command(name="list")(list_)
+    for command in (query, show, why):
+        app.command()(command)
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help=f"studies, {', '.join(_KINDS)}.")] = "studies",
+    store: options.StoreOption = "nasplat.db",
+    json: options.JsonOption = False,
+) -> None:
+    """List the studies of a store, or what is installed: spaces, strategies, proxies, tasks, executors, tables."""
+    if what != "studies":
+        if what not in _KINDS:
+            raise unknown_name("list", what, ["studies", *_KINDS])
+        names = registry.names(_KINDS[what])
+        if json:
+            output.print_json(names)
+        else:
+            output.say("\n".join(names))
+        return
+    with Reader(store) as reader:
+        rows = reader.studies()
+    if json:
+        output.print_json(rows)
+        return
+    columns = ("study", "state", "space", "task", "goal", "best", "trials", "failed", "saved", "paid_seconds")
+    output.print_table(rows, columns)
+
+
+def query(
+    study: Annotated[str | None, typer.Argument(help="Name of a study; without it, all of them.")] = None,
+    where: Annotated[str | None, typer.Option(help="Such as 'val_accuracy > 0.9 and params < 1e5'.")] = None,
+    top: Annotated[int | None, typer.Option(help="The best so many, by --by or the study's goal.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Goal, such as val_accuracy or 'min params'.")] = None,
+    pareto: Annotated[bool, typer.Option(help="Only what no other trial beats in all goals.")] = False,
+    sql: Annotated[str | None, typer.Option(help="One SELECT over the documented views; it cannot write.")] = None,
+    limit: Annotated[int, typer.Option(help="Most rows.")] = 20,
+    after: Annotated[int | None, typer.Option(help="Number of the trial behind which the page starts.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; needed for parquet.")] = None,
+    store: options.StoreOption = "nasplat.db",
+    json: options.JsonOption = False,
+) -> None:
+    """Query trials and their metrics.
+
+    [bold]Examples[/]
+
+      nasplat query --where "val_accuracy > 0.9 and params < 1e5" --by val_accuracy --top 10
+
+      nasplat query conv-kernels-random-1 --pareto --by val_accuracy --by "min params"
+
+      nasplat query --sql "SELECT study, paid_seconds FROM v_cost" --format csv
+    """
+    if limit < 1 or (top is not None and top < 1):
+        raise InvalidInputError("--limit and --top must be 1 or more")
+    wanted = Query(study, where, tuple(by or ()), top or limit, after)
+    with Reader(store) as reader:
+        if sql is not None:
+            rows = reader.sql(sql, limit=max(limit, 10_000))
+        elif pareto:
+            rows = reader.pareto(wanted)
+        elif top is not None or by:
+            rows = reader.top(wanted)
+        else:
+            rows = reader.page(wanted)
+    _write(rows, "json" if json else format_, out, everything=sql is not None)
+
+
+def _write(rows: list[dict[str, Any]], format_: str, out: Path | None, *, everything: bool) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if format_ == "parquet":
+        import pandas as pd
+
+        if out is None:
+            raise InvalidInputError("parquet is a file: give --output FILE.parquet")
+        pd.DataFrame(rows, columns=columns).to_parquet(out)
+    elif format_ == "csv":
+        with out.open("w", newline="") if out else _stdout() as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    elif format_ == "json":
+        output.print_json(rows)
+    elif format_ == "table":
+        empty = {c for c in columns if all(r.get(c) is None for r in rows)}
+        shown = columns if everything else [c for c in columns if c not in _HIDDEN and c not in empty]
+        output.print_table(rows, shown)
+        output.note(f"{len(rows)} rows")
+    else:
+        raise unknown_name("format", format_, ("table", "csv", "json", "parquet"))
+
+
+class _stdout:
+    """Standard output as a context that stays open."""
+
+    def __enter__(self) -> Any:
+        return sys.stdout
+
+    def __exit__(self, *exc: object) -> None:
+        sys.stdout.flush()
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A study (its best trial), or an architecture of --space.")],
+    trial: Annotated[int | None, typer.Option(help="Another trial of the study than its best.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space of an architecture string, reference or #index.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose shapes the counts are for.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Draw it into a .png, .svg or .pdf file.")] = None,
+    store: options.StoreOption = "nasplat.db",
+    json: options.JsonOption = False,
+) -> None:
+    """Show an architecture: string, fingerprint, counts, drawing, all its measurements.
+
+    [bold]Examples[/]
+
+      nasplat show conv-kernels-random-1
+
+      nasplat show '#1462' --space nasbench201 --task digits --draw cell.png
+    """
+    space_options: dict[str, Any] = {}
+    if space is None:
+        with Reader(store) as reader:
+            config = reader.study(what)["config"]
+            number = trial if trial is not None else _best_number(reader, what)
+            text = reader.trial(what, number)["architecture"]
+        space, space_options = config["space"], config["space_options"]
+        task = task or config["task"] or None
+    else:
+        text = what
+    found = registry.create("search_space", space, options=space_options)
+    architecture = found.parse(text)
+    measured = []
+    if Path(store).exists() or "://" in store:
+        with Reader(store) as reader:
+            measured = reader.measurements(architecture.space, architecture.fingerprint)
+    counts = count(found, architecture, registry.create("task", task)) if task else None
+    graph: Graph = found.graph(architecture)
+    if draw is not None:
+        from nasplat.dashboards.plots import draw_architecture, save
+
+        save(draw_architecture(graph, architecture.text), draw)
+    if json:
+        facts = {
+            "architecture": architecture.text,
+            "space": architecture.space,
+            "fingerprint": architecture.fingerprint,
+        }
+        sizes = {"params": counts.params, "flops": counts.flops} if counts else {}
+        output.print_json({**facts, **sizes, "choices": architecture.chosen, "measurements": measured})
+        return
+    output.say(f"architecture  {architecture.text}")
+    output.say(f"space         {architecture.space}")
+    output.say(f"fingerprint   {architecture.fingerprint}")
+    if counts:
+        output.say(f"parameters    {counts.params:,} for task {task}")
+        output.say(f"FLOPs         {counts.flops:,} a forward pass of one example")
+    output.say()
+    for line in _drawn(graph):
+        output.say(f"  {line}")
+    if measured:
+        output.say()
+        shown = dict.fromkeys(k for m in measured for k in m if k not in (*_HIDDEN, "params", "flops"))
+        output.print_table(measured, list(shown))
+    if draw is not None:
+        output.say(f"drawn in {draw}")
+
+
+def _best_number(reader: Reader, study: str) -> int:
+    best = reader.top(Query(study=study, limit=1))
+    if not best:
+        raise InvalidInputError(f"study {study!r} has no completed trial yet; name one with --trial")
+    return int(best[0]["number"])
+
+
+def _drawn(graph: Graph) -> list[str]:
+    """A chain as one line a node; any other graph as one line a node with its inputs."""
+    if all(target == source + 1 for source, target, _ in graph.edges):
+        return [*(("" if i == 0 else "→ ") + node for i, node in enumerate(graph.nodes))]
+    lines = []
+    for node, name in enumerate(graph.nodes):
+        inputs = [f"{label}({graph.nodes[source]})" for source, target, label in graph.edges if target == node]
+        lines.append(f"{name} = {' + '.join(inputs)}" if inputs else name)
+    return lines
+
+
+def why(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    trial: Annotated[int | None, typer.Argument(help="Number of a failed trial.")] = None,
+    store: options.StoreOption = "nasplat.db",
+    json: options.JsonOption = False,
+) -> None:
+    """Say why trials failed: the reasons of a study's failures, or one trial's traceback.
+
+    [bold]Examples[/]
+
+      nasplat why conv-kernels-random-1
+
+      nasplat why conv-kernels-random-1 17
+    """
+    with Reader(store) as reader:
+        reader.study(study)
+        if trial is None:
+            failed = reader.page(Query(study=study, where="state == 'failed'", limit=1_000))
+            rows = [reader.trial(study, r["number"]) for r in failed]
+        else:
+            rows = [reader.trial(study, trial)]
+    wanted = ("number", "failure_reason", "failure_message", "attempts", "architecture")
+    if json:
+        output.print_json([{k: r[k] for k in (*wanted, "failure_traceback")} for r in rows])
+    elif trial is None:
+        output.print_table(rows, wanted) if rows else output.say(f"no trial of {study} failed")
+    elif rows[0]["failure_reason"] is None:
+        output.say(f"trial {trial} of {study} did not fail: it is {rows[0]['state']}")
+    else:
+        output.say(f"trial {trial}: {rows[0]['failure_reason']}: {rows[0]['failure_message']}")
+        output.say(f"architecture {rows[0]['architecture']}")
+        output.say(rows[0]["failure_traceback"] or "")

@@ -1,0 +1,344 @@
+"""Commands that measure: search, resume, score, retrain."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nasplat import api
+from nasplat.cli import options, output
+from nasplat.cli.display import live
+from nasplat.config import Execution, StudyConfig
+from nasplat.errors import InvalidInputError
+from nasplat.study import Study
+from nasplat.trial import Trial
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (search, resume, score, retrain):
+        app.command()(command)
+
+
+def search(
+    space: Annotated[str | None, typer.Option(help="Search space, such as conv-kernels; or module:Class.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="digits, image-folder:PATH, arrays:PATH.npz; or module:function.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Such as random or regularized-evolution; or module:Class.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Measurements at the study's own fidelity. Repeats are free.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each training.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Such as val_accuracy or 'min params'; the first ranks.")
+    ] = None,
+    constraint: Annotated[list[str] | None, typer.Option(help="Such as 'params <= 1e5'.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of the strategy, KEY=VALUE.")] = None,
+    space_set: Annotated[list[str] | None, typer.Option(help="Option of the space, KEY=VALUE.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Change of the training recipe, such as lr=0.05.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Look up instead of training: csv:PATH#DATASET.")] = None,
+    proxy: Annotated[str | None, typer.Option(help="Zero-cost score for strategies that use one.")] = None,
+    data_fraction: Annotated[float | None, typer.Option(help="Share of the training part.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Seeds a proposal; the strategy sees their mean.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget in paid seconds of all trials together.")] = None,
+    gpu_seconds: Annotated[float | None, typer.Option(help="Budget in paid GPU seconds.")] = None,
+    count_repeats: Annotated[bool, typer.Option(help="Count repeats against the budget too.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of all randomness of the search.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the study; a known name resumes it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these settings; flags go before it.")] = None,
+    store: options.StoreOption = "nasplat.db",
+    executor: options.ExecutorOption = None,
+    workers: options.WorkersOption = 1,
+    device: options.DeviceOption = "auto",
+    time_limit: options.TimeLimitOption = None,
+    trust_file: options.TrustOption = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Search a space for the best network of a task.
+
+    [bold]Examples[/]
+
+      nasplat search --space conv-kernels --task digits --budget 30 --epochs 8
+
+      nasplat search --space nasbench201 --task image-folder:cifar10 --strategy naswot --epochs 12 --workers 2
+
+      nasplat search --space nasbench201 --benchmark csv:nasbench201.csv.gz#cifar10 --epochs 12 --budget 100
+    """
+    settings = options.read_config(config)
+    flags = {
+        "space": space,
+        "task": task,
+        "strategy": strategy,
+        "epochs": epochs,
+        "objective": objective,
+        "constraints": constraint,
+        "strategy_options": options.pairs(set_, "--set") if set_ else None,
+        "space_options": options.pairs(space_set, "--space-set") if space_set else None,
+        "recipe": options.pairs(recipe, "--recipe") if recipe else None,
+        "benchmark": benchmark,
+        "proxy": proxy,
+        "data_fraction": data_fraction,
+        "resolution": resolution,
+        "repeats": repeats,
+        "seed": seed,
+        "name": name,
+    }
+    settings.update({k: v for k, v in flags.items() if v is not None})
+    _budget(settings, budget, seconds, gpu_seconds, count_repeats)
+    if "space" not in settings:
+        raise InvalidInputError("say where to search: --space conv-kernels (nasplat list spaces)")
+    study_config = StudyConfig.from_json(settings)
+    run_settings = Execution(**options.execution(executor, workers, device, time_limit, trust_file))
+    study = _run(study_config, store, run_settings, json)
+    report(study, store, json)
+
+
+def _budget(
+    settings: dict[str, Any],
+    trials: int | None,
+    seconds: float | None,
+    gpu_seconds: float | None,
+    count: bool,
+) -> None:
+    if trials is not None and trials < 1:
+        raise InvalidInputError(f"--budget must be 1 or more, got {trials}")
+    given = settings.get("budget", {})
+    given = {"trials": given} if isinstance(given, int) else dict(given)
+    given.update(
+        {k: v for k, v in (("trials", trials), ("seconds", seconds), ("gpu_seconds", gpu_seconds)) if v is not None}
+    )
+    if count:
+        given["count_repeats"] = True
+    if given:
+        settings["budget"] = given
+
+
+def resume(
+    name: Annotated[str, typer.Argument(help="Of the study.")],
+    budget: Annotated[int | None, typer.Option(help="A new, larger budget.")] = None,
+    store: options.StoreOption = "nasplat.db",
+    executor: options.ExecutorOption = None,
+    workers: options.WorkersOption = 1,
+    device: options.DeviceOption = "auto",
+    time_limit: options.TimeLimitOption = None,
+    trust_file: options.TrustOption = False,
+    json: options.JsonOption = False,
+) -> None:
+    """Go on with a study where it was: after Ctrl-C, a crash, or with a larger budget.
+
+    [bold]Examples[/]
+
+      nasplat resume conv-kernels-random-1
+
+      nasplat resume conv-kernels-random-1 --budget 200 --workers 2
+    """
+    settings = options.execution(executor, workers, device, time_limit, trust_file)
+    with _interruptible(name, store, json), live(json) as observer:
+        study = api.resume(name, store=store, budget=budget, observers=[observer], **settings)
+    report(study, store, json)
+
+
+def score(
+    space: Annotated[str, typer.Option(help="Search space.")],
+    task: Annotated[str, typer.Option(help="Gives the batch of data.")],
+    proxy: Annotated[str, typer.Option(help="Zero-cost score; params and flops are recorded beside it.")] = "naswot",
+    samples: Annotated[int, typer.Option(help="Architectures to draw.")] = 100,
+    whole_space: Annotated[
+        bool, typer.Option("--all", help="Score the whole space, in the order of its indices.")
+    ] = False,
+    architecture: Annotated[list[str] | None, typer.Option(help="Score these: string, reference or #index.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples in the batch.")] = 128,
+    space_set: Annotated[list[str] | None, typer.Option(help="Option of the space, KEY=VALUE.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    top: options.TopOption = 10,
+    name: Annotated[str, typer.Option(help="Of the study; a known name resumes it.")] = "",
+    store: options.StoreOption = "nasplat.db",
+    executor: options.ExecutorOption = None,
+    workers: options.WorkersOption = 1,
+    device: options.DeviceOption = "auto",
+    json: options.JsonOption = False,
+) -> None:
+    """Score untrained networks: a whole space in minutes.
+
+    [bold]Examples[/]
+
+      nasplat score --space nasbench201 --task image-folder:cifar10 --samples 1000 --workers 2
+
+      nasplat score --space nasbench201 --task digits --architecture resnet --architecture '#1462'
+    """
+    if samples < 1:
+        raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
+    with _interruptible(name, store, json), live(json) as observer:
+        study = api.score(
+            space,
+            task,
+            proxy=proxy,
+            samples=None if whole_space else samples,
+            architectures=architecture or (),
+            store=store,
+            observers=[observer],
+            name=name,
+            seed=seed,
+            score_batch_size=batch_size,
+            space_options=options.pairs(space_set or [], "--space-set"),
+            **options.execution(executor, workers, device, None),
+        )
+    report(study, store, json, top=top)
+
+
+def retrain(
+    study: Annotated[str, typer.Argument(help="Name of the search.")],
+    top: options.TopOption = 1,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds an architecture.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Of each training; by default the search's.")] = None,
+    architecture: Annotated[list[str] | None, typer.Option(help="Retrain these instead of the best.")] = None,
+    weights: Annotated[Path, typer.Option(help="Folder for the trained weights.")] = Path("nasplat-results"),
+    store: options.StoreOption = "nasplat.db",
+    executor: options.ExecutorOption = None,
+    workers: options.WorkersOption = 1,
+    device: options.DeviceOption = "auto",
+    time_limit: options.TimeLimitOption = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Train a study's best networks anew on all search data and measure them on the test data.
+
+    This is the only command that reads test data.
+
+    [bold]Examples[/]
+
+      nasplat retrain conv-kernels-random-1 --top 3 --seeds 5 --epochs 50
+    """
+    if seeds < 1 or top < 1:
+        raise InvalidInputError(f"--seeds and --top must be 1 or more, got {seeds} and {top}")
+    with _interruptible(study, store, json), live(json) as observer:
+        final = api.retrain(
+            study,
+            store=store,
+            top=top,
+            seeds=seeds,
+            epochs=epochs,
+            architectures=architecture or (),
+            weights=weights,
+            observers=[observer],
+            **options.execution(executor, workers, device, time_limit),
+        )
+    report_retraining(final, json)
+
+
+# What is printed at the end ----------------------------------------------------------------------------------
+
+
+class _interruptible:
+    """Says how to go on after Ctrl-C, and exits with 130."""
+
+    def __init__(self, name: str, store: str, quiet: bool) -> None:
+        self._name, self._store, self._quiet = name, store, quiet
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            if self._name:
+                output.note(f"stopped; go on with: nasplat resume {self._name} --store {self._store}")
+            raise typer.Exit(130)
+
+
+def _run(config: StudyConfig, store: str, execution: Execution, json: bool) -> Study:
+    from nasplat.storage import SqlStore
+
+    with SqlStore(store) as opened:
+        if not config.name:
+            config = StudyConfig.from_json({**config.to_json(), "name": api.fresh_name(opened, config)})
+        with _interruptible(config.name, store, json), live(json) as observer:
+            return api.run(config, opened, execution, observers=[observer])
+
+
+def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
+    """Say what a search found and what to do next."""
+    config, goal = study.config, study.objective.goals[0]
+    completed = [t for t in study.completed() if t.repeat_of is None]
+    ranked = sorted(completed, key=lambda t: (_loss(study, t), t.number))[:top]
+    failed = sum(t.failure is not None for t in study.trials)
+    saved = sum(t.saved for t in study.trials)
+    if json:
+        best = [_plain(t) for t in ranked]
+        counts = {"trials": len(study.trials), "failed": failed, "saved": saved}
+        output.print_json({"study": config.name, "store": store, **counts, "best": best})
+        return
+    output.say(
+        f"study {config.name}: {len(study.trials)} trials, {failed} failed, {saved} saved by earlier measurements"
+    )
+    if not ranked:
+        output.say("no trial completed; see why: nasplat why " + config.name)
+        raise typer.Exit(1)
+    names = list(dict.fromkeys([goal.metric, *(g.metric for g in study.objective.goals), "params", "flops"]))
+    rows = [{"trial": t.number, **_metrics(t, names), "architecture": t.proposal.architecture.text} for t in ranked]
+    output.print_table(rows, ["trial", *(n for n in names if any(r.get(n) is not None for r in rows)), "architecture"])
+    output.say(f"results: {store} (nasplat query {config.name}, nasplat plot {config.name})")
+    if config.benchmark is None and config.epochs > 0:
+        output.say(f"next: nasplat retrain {config.name} --top 1 --seeds 3")
+
+
+def report_retraining(study: Study, json: bool) -> None:
+    """Say mean and standard deviation of the test metrics of each retrained architecture."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.completed():
+        groups.setdefault(trial.proposal.architecture.text, []).append(trial)
+    if not groups:
+        output.say("no training completed; see why: nasplat why " + study.config.name)
+        raise typer.Exit(1)
+    rows: list[dict[str, Any]] = []
+    for text, trials in groups.items():
+        values = [t.measurement["test_accuracy"] for t in trials if t.measurement is not None]
+        weights = [t.measurement.artifacts.get("weights") for t in trials if t.measurement is not None]
+        std = statistics.stdev(values) if len(values) > 1 else math.nan
+        first = trials[0].measurement
+        rows.append(
+            {
+                "architecture": text,
+                "test_accuracy": statistics.mean(values),
+                "std": std,
+                "seeds": len(values),
+                "params": first["params"] if first is not None else None,
+                "weights": [w for w in weights if w],
+            }
+        )
+    if json:
+        output.print_json({"study": study.config.name, "retrained": rows})
+        return
+    for row in rows:
+        spread = "" if math.isnan(row["std"]) else f" ± {100 * row['std']:.2f}"
+        output.say(
+            f"test accuracy {100 * row['test_accuracy']:.2f}{spread} % "
+            f"(mean{' ± std' if spread else ''} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
+        )
+        output.say(f"  {row['architecture']}")
+        for path in row["weights"]:
+            output.say(f"  weights: {path}")
+
+
+def _loss(study: Study, trial: Trial) -> float:
+    return math.inf if trial.measurement is None else study.objective.losses(trial.measurement)[0]
+
+
+def _metrics(trial: Trial, names: list[str]) -> dict[str, float | None]:
+    metrics = {} if trial.measurement is None else trial.measurement.metrics
+    return {n: metrics[n].value if n in metrics else None for n in names}
+
+
+def _plain(trial: Trial) -> dict[str, Any]:
+    architecture = trial.proposal.architecture
+    metrics = {} if trial.measurement is None else {n: m.value for n, m in trial.measurement.metrics.items()}
+    return {
+        "trial": trial.number,
+        "architecture": architecture.text,
+        "fingerprint": architecture.fingerprint,
+        "metrics": metrics,
+    }
