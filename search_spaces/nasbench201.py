@@ -1,11 +1,11 @@
 """The cell space of NAS-Bench-201: six edges between four nodes, five operations an edge, 15,625 cells.
 
-Dong & Yang 2020, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search" (ICLR), which is
-also the topology space of NATS-Bench. Implemented: the published string and index both ways, the macro skeleton
-with its parameter and FLOP counts, and the benchmark's own notion of isomorphism.
+Dong & Yang 2020, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search" (ICLR),
+which is also the topology space of NATS-Bench. Implemented: the published string and index both ways, the
+macro skeleton with its parameter and FLOP counts, and the benchmark's own notion of isomorphism.
 
-Deviation: an edge ``none`` computes nothing instead of multiplying by zero. Values and parameters are the same; the
-weights of a branch that leads nowhere get no gradient instead of a zero one.
+Deviation: an edge ``none`` computes nothing instead of multiplying by zero. Values and parameters are the
+same; the weights of a branch that leads nowhere get no gradient instead of a zero one.
 """
 
 import itertools
@@ -94,23 +94,24 @@ class ResidualBlock(nn.Module):
         self.conv_a = ReLUConvBN(c_in, c_out, 3, stride=2)
         self.conv_b = ReLUConvBN(c_out, c_out, 3)
         self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, 2, ceil_mode=True),  # the mode matters for odd sizes only, where it fits the convolution
+            # The mode matters for odd sizes only, where the pooled map must fit the convolved one.
+            nn.AvgPool2d(2, 2, ceil_mode=True),
             nn.Conv2d(c_in, c_out, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Both ways, summed."""
-        shortcut: Tensor = self.shortcut(x)
-        return shortcut + self.conv_b(self.conv_a(x))
+        out: Tensor = self.shortcut(x) + self.conv_b(self.conv_a(x))
+        return out
 
 
 @final
 class NasBench201(SearchSpace):
     """The 15,625 cells of NAS-Bench-201 in their macro skeleton.
 
-    Indices are the benchmark's own: ``parse("#6111")`` is the best cell for CIFAR-10. Two cells count as the same
-    if the benchmark's isomorphism with zeroized edges says so (``cell_string``): 6,466 classes. Cells of a class may
-    differ in convolutions that lead nowhere, and so in their parameters.
+    Indices are the benchmark's own: ``parse("#6111")`` is the best cell for CIFAR-10. Two cells count as the
+    same if the benchmark's isomorphism with zeroized edges says so (``cell_string``): 6,466 classes. Cells of
+    a class may differ in convolutions that lead nowhere, and so in their parameters.
 
     Args:
         channels: Width of the first stage; the others have twice and four times as many.
@@ -124,17 +125,18 @@ class NasBench201(SearchSpace):
     }
 
     def __init__(self, *, channels: int = 16, cells: int = 5) -> None:
-        for option, value in (("channels", channels), ("cells", cells)):
+        changed = []
+        for option, value, published in (("channels", channels, 16), ("cells", cells, 5)):
             if value < 1:
                 raise InvalidInputError(f"{option} of {self.name} must be 1 or more, got {value}")
-        published = (channels, cells) == (16, 5)
-        variant = "" if published else f"channels={channels},cells={cells}"
-        super().__init__([Choice(name, OPERATIONS) for name in _NAMES], variant=variant)
+            if value != published:
+                changed.append(f"{option}={value}")
+        super().__init__([Choice(name, OPERATIONS) for name in _NAMES], variant=",".join(changed))
         self._channels = channels
         self._cells = cells
 
     def build(self, architecture: Architecture, task: Task) -> nn.Module:
-        """``(B, C, H, W)`` to ``(B, classes)``: stem, three stages with residual blocks between them, linear head.
+        """``(B, C, H, W)`` to ``(B, classes)``: stem, three stages with residual blocks between, linear head.
 
         Weights are drawn in the order of the published network, with torch's default initialization.
         """
@@ -143,15 +145,15 @@ class NasBench201(SearchSpace):
                 f"{self.name} takes images (C, H, W); the inputs of task {task.name!r} are {task.input_shape}"
             )
         cell, width = _cell(architecture.chosen), self._channels
-        stem = nn.Sequential(nn.Conv2d(task.input_shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        layers: list[nn.Module] = [stem]
+        stem = nn.Conv2d(task.input_shape[0], width, 3, padding=1, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(width)]
         for stage in range(3):
             if stage > 0:
                 layers.append(ResidualBlock(width, 2 * width))
                 width *= 2
             layers += [CellModule(cell, width) for _ in range(self._cells)]
-        head = (nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, task.outputs))
-        return nn.Sequential(*layers, *head)
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(width, task.outputs))
 
     def canonical(self, values: Mapping[str, Value]) -> str:
         """``cell_string`` with zeroized edges."""
@@ -168,8 +170,7 @@ class NasBench201(SearchSpace):
             InvalidArchitectureError: If the text has another form or an unknown operation.
         """
         spelled = re.findall(r"\|([^|~]*)~(\d+)(?=\|)", text)
-        rebuilt = _official([op for op, _ in spelled]) if len(spelled) == len(EDGES) else ""
-        if text != rebuilt:
+        if len(spelled) != len(EDGES) or text != _official([operation for operation, _ in spelled]):
             raise InvalidArchitectureError(
                 f"{text!r} is no architecture of {self.name}: expected {_FORM}, "
                 f"a reference ({', '.join(self.references)}) or #index"
@@ -177,7 +178,7 @@ class NasBench201(SearchSpace):
         for operation, _ in spelled:
             if operation not in OPERATIONS:
                 raise InvalidArchitectureError(str(unknown_name(f"operation of {self.name}", operation, OPERATIONS)))
-        return dict(zip(_NAMES, (op for op, _ in spelled), strict=True))
+        return dict(zip(_NAMES, (operation for operation, _ in spelled), strict=True))
 
     def graph(self, architecture: Architecture) -> Graph:
         """The cell: four nodes, and an edge for every operation but ``none``."""
@@ -205,9 +206,9 @@ class NasBench201(SearchSpace):
 def cell_string(cell: Cell, *, zeroize: bool = True) -> str:
     """The benchmark's name for the function that a cell computes, equal for isomorphic cells.
 
-    A node is the sorted sum of its terms, and a skip is its source. With ``zeroize``, an edge that is ``none`` or
-    starts at a node of which nothing is left is ``#`` (6,466 classes); without, ``none`` is an operation like any
-    other (12,751).
+    A node is the sorted sum of its terms, and a skip is its source. With ``zeroize``, an edge that is
+    ``none`` or starts at a node of which nothing is left is ``#`` (6,466 classes); without, ``none`` is an
+    operation like any other (12,751).
     """
     nodes = ["0"]
     operations = iter(cell)

@@ -1,16 +1,16 @@
 """NASWOT: how differently an untrained network's ReLUs treat the examples of a batch.
 
-Mellor et al. 2021, "Neural Architecture Search without Training" (ICML, section 3). An example's code at a ReLU is
-which of the ``d`` inputs are positive; ``K_ij`` is the number of places in which the codes of examples i and j
-agree, summed over the ReLUs, and the score is ``log |det K|``.
+Mellor et al. 2021, "Neural Architecture Search without Training" (ICML, section 3). An example's code at a
+ReLU is which of the ``d`` inputs are positive; ``K_ij`` is the number of places in which the codes of
+examples i and j agree, summed over the ReLUs, and the score is ``log |det K|``.
 
-What counts as a ReLU follows the authors' program, whose scores are the published ones: every module with ``ReLU``
-in its class's name. In NAS-Bench-201 that is the block ReLU-convolution-normalization as well as the ReLU in it, so
-all of them count twice except the last, and branches that end in a ``none`` count too. Batch normalization uses the
-statistics of the batch.
+What counts as a ReLU follows the authors' program, whose scores are the published ones: every module with
+``ReLU`` in its class's name. In NAS-Bench-201 that is the block ReLU-convolution-normalization as well as the
+ReLU in it, so all of them count twice except the last, and branches that end in a ``none`` count too. Batch
+normalization uses the statistics of the batch.
 
-Where it deviates: one forward pass without gradients instead of two and a backward pass, one exact integer product
-a distinct input instead of two in floating point a hook. K is the same; see ``benchmarks/naswot.py``.
+Where it deviates: one forward pass without gradients instead of two and a backward pass, one exact integer
+product a distinct input instead of two in floating point a hook. K is the same; see ``benchmarks/naswot.py``.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def agreement_kernel(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
         K, ``(B, B)``, symmetric; its diagonal is the number of ReLUs.
 
     Raises:
-        InvalidInputError: If the network calls no ReLU module, or one on a tensor without the batch dimension.
+        InvalidInputError: If the network calls no ReLU module, or calls one without the batch dimension.
     """
     kernel = _Kernel(len(inputs))
     with _watched(network, kernel), torch.no_grad():
@@ -57,7 +57,7 @@ def log_determinant(kernel: NDArray[np.int64]) -> float:
 
 @final
 class _Kernel:
-    """Collects the agreement of ReLU inputs; equal inputs are compared once and counted as often as they come.
+    """Collects the agreement of ReLU inputs; the same input is compared once, counted as often as it comes.
 
     Args:
         batch: Number of examples.
@@ -114,7 +114,7 @@ def _products(code: Tensor) -> NDArray[np.int64]:
         bytes_ = code.view(torch.int8)
         return torch._int_mm(bytes_, bytes_.T).cpu().numpy().astype(np.int64)
     total = np.zeros((len(code), len(code)), dtype=np.int64)
-    for part in code.split(_EXACT_COLUMNS, dim=1):
+    for part in torch.split(code, _EXACT_COLUMNS, dim=1):
         numbers = part.float()
         total += (numbers @ numbers.T).cpu().numpy().astype(np.int64)
     return total
@@ -130,9 +130,7 @@ def _has_integer_product(code: Tensor) -> bool:
 
 @contextmanager
 def _watched(network: nn.Module, kernel: _Kernel) -> Iterator[None]:
-    handles = [
-        m.register_forward_pre_hook(kernel.add) for m in network.modules() if "ReLU" in type(m).__name__
-    ]
+    handles = [m.register_forward_pre_hook(kernel.add) for m in network.modules() if "ReLU" in type(m).__name__]
     try:
         yield
     finally:
