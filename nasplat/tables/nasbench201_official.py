@@ -1,8 +1,8 @@
 """The official file of NAS-Bench-201: ``nasbench201:PATH#DATASET@SEEDS`` (data sets: ``trainings``).
 
-Dong & Yang, ICLR 2020. Files are ``NAS-Bench-201-v1_0-e61699.pth`` and ``NAS-Bench-201-v1_1-096897.pth``. They
-are pickles, so they are read only when the user trusts them. The v1.1 file has 4.7 GB and takes minutes to read;
-what is needed of it is a table of a few numbers for each architecture, and only that is kept.
+Dong & Yang, ICLR 2020. Files are ``NAS-Bench-201-v1_0-e61699.pth`` and ``NAS-Bench-201-v1_1-096897.pth``.
+They are pickles, so they are read only when the user trusts them. The v1.1 file has 4.7 GB and takes minutes
+to read; what is needed of it is a table of a few numbers for each architecture, and only that is kept.
 """
 
 import hashlib

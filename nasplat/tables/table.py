@@ -143,8 +143,8 @@ def require_trust(path: Path, *, trusted: bool) -> None:
     """
     if not trusted:
         raise InvalidInputError(
-            f"{path} is a pickle, which can run any code when it is read: if you trust where it came from, say "
-            "so with --trust-file (in Python: Execution(trust_files=True)); a table in CSV form needs no trust"
+            f"{path} is a pickle, which can run any code when it is read: if you trust where it came from, "
+            "say so with --trust-file (in Python: Execution(trust_files=True)); a CSV table needs no trust"
         )
 
 
@@ -249,9 +249,9 @@ class TableEvaluator(Evaluator):
         query = self._query(fidelity)
         if proposal.seed >= self.repeats(fidelity):
             raise InvalidInputError(
-                f"{self._selection.path.name} is asked for {self.repeats(fidelity)} training(s) of an architecture "
-                f"({_spelled(query.seeds)}), and seed {proposal.seed} is beyond them: lower the repeats, or name "
-                "more seeds after the @ where the table has them"
+                f"{self._selection.path.name} gives {self.repeats(fidelity)} training(s) of an architecture "
+                f"({_spelled(query.seeds)}), and seed {proposal.seed} is beyond them: lower the repeats, or "
+                "name more seeds after the @ where the table has them"
             )
         runs = self.table.runs(architecture.text, self._selection.dataset, fidelity.epochs)
         run = _mean(runs) if query.seeds is None else runs.get(query.seeds[proposal.seed])
@@ -296,8 +296,8 @@ class TableEvaluator(Evaluator):
             return None, {name: role for roles in by_seed.values() for name, role in roles.items()}
         if wanted.seeds is None and len(by_seed) > 1:
             raise InvalidInputError(
-                f"{wanted.path.name} has several trainings of an architecture on {wanted.dataset} for {epochs} "
-                f"epochs: say {wanted.dataset}@mean, or name one or more of the seeds {there} after the @"
+                f"{wanted.path.name} has several trainings of an architecture on {wanted.dataset} for "
+                f"{epochs} epochs: say {wanted.dataset}@mean, or name one or more of the seeds {there}"
             )
         seeds = tuple(by_seed) if wanted.seeds is None else tuple(int(s) for s in wanted.seeds)
         missing = ", ".join(str(seed) for seed in seeds if seed not in by_seed)
