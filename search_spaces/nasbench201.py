@@ -116,6 +116,8 @@ class NasBench201(SearchSpace):
     Args:
         channels: Width of the first stage; the others have twice and four times as many.
         cells: Cells a stage; 5 in the benchmark, 1 is the cheap setting for scores.
+        isomorphism: Whether isomorphic cells count as the same. Without it every string is measured for
+            itself, as in experiments on the benchmark's table that do not know about isomorphism.
     """
 
     name: ClassVar[str] = "nasbench201"
@@ -124,8 +126,8 @@ class NasBench201(SearchSpace):
         "best-cifar10": dict(zip(_NAMES, (CONV3, CONV3, CONV3, SKIP, CONV3, CONV1), strict=True)),
     }
 
-    def __init__(self, *, channels: int = 16, cells: int = 5) -> None:
-        changed = []
+    def __init__(self, *, channels: int = 16, cells: int = 5, isomorphism: bool = True) -> None:
+        changed = [] if isomorphism else ["isomorphism=False"]
         for option, value, published in (("channels", channels, 16), ("cells", cells, 5)):
             if value < 1:
                 raise InvalidInputError(f"{option} of {self.name} must be 1 or more, got {value}")
@@ -134,6 +136,7 @@ class NasBench201(SearchSpace):
         super().__init__([Choice(name, OPERATIONS) for name in _NAMES], variant=",".join(changed))
         self._channels = channels
         self._cells = cells
+        self._isomorphism = isomorphism
 
     def build(self, architecture: Architecture, task: Task) -> nn.Module:
         """``(B, C, H, W)`` to ``(B, classes)``: stem, three stages with residual blocks between, linear head.
@@ -156,8 +159,8 @@ class NasBench201(SearchSpace):
         return nn.Sequential(*layers, nn.Linear(width, task.outputs))
 
     def canonical(self, values: Mapping[str, Value]) -> str:
-        """``cell_string`` with zeroized edges."""
-        return cell_string(_cell(values))
+        """``cell_string`` with zeroized edges, or the official string without isomorphism."""
+        return cell_string(_cell(values)) if self._isomorphism else self.format(values)
 
     def format(self, values: Mapping[str, Value]) -> str:
         """The official string."""

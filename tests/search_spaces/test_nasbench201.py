@@ -196,7 +196,7 @@ def test_inputs_that_are_no_images_are_refused() -> None:
 @pytest.mark.parametrize("options", [{"channels": 0}, {"cells": -1}])
 def test_options_below_one_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InvalidInputError, match=f"{next(iter(options))} of nasbench201 must be 1 or more"):
-        NasBench201(**options)
+        registry.create("search_space", "nasbench201", options=options)
 
 
 def test_a_cheaper_skeleton_is_another_space_with_the_same_cells() -> None:
@@ -265,3 +265,12 @@ def test_the_drawing_is_the_cell() -> None:
         ("input", "node 1", "node 2", "output"),
         ((0, 1, "nor_conv_3x3"), (1, 2, "nor_conv_1x1"), (0, 3, "skip_connect"), (2, 3, "avg_pool_3x3")),
     )
+
+
+def test_without_isomorphism_every_string_is_measured_for_itself() -> None:
+    merged, apart = NasBench201(), NasBench201(isomorphism=False)
+    text = "|skip_connect~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+    same = "|skip_connect~0|+|none~0|none~1|+|none~0|nor_conv_3x3~1|none~2|"
+    assert merged.parse(text).fingerprint == merged.parse(same).fingerprint
+    assert apart.parse(text).fingerprint != apart.parse(same).fingerprint
+    assert apart.key == "nasbench201@1[isomorphism=False]"
