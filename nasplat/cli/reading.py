@@ -24,6 +24,8 @@ _HIDDEN = (
     "peak_memory_bytes",
 )
 """Columns that the table leaves out; csv, json and parquet have all."""
+_COMMON = ("study", "space", "epochs", "seed", "why", "state", "saved", "attempts", "gpu_seconds")
+"""Columns that the table shows only where they differ between its rows."""
 _KINDS: dict[str, registry.Kind] = {
     "spaces": "search_space",
     "strategies": "strategy",
@@ -120,12 +122,18 @@ def _write(rows: list[dict[str, Any]], format_: str, out: Path | None, *, everyt
     elif format_ == "json":
         output.print_json(rows)
     elif format_ == "table":
-        empty = {c for c in columns if all(r.get(c) is None for r in rows)}
-        shown = columns if everything else [c for c in columns if c not in _HIDDEN and c not in empty]
-        output.print_table(rows, shown)
+        output.print_table(rows, columns if everything else _telling(rows, columns))
         output.note(f"{len(rows)} rows")
     else:
         raise unknown_name("format", format_, ("table", "csv", "json", "parquet"))
+
+
+def _telling(rows: list[dict[str, Any]], columns: list[str]) -> list[str]:
+    """The columns of a table worth its width: metrics, what differs between rows, and the architecture last."""
+    common = [c for c in columns if c in _COMMON and len({r.get(c) for r in rows}) == 1]
+    hidden = {*_HIDDEN, *common, "architecture"}
+    shown = [c for c in columns if c not in hidden and any(r.get(c) is not None for r in rows)]
+    return [*shown, "architecture"] if "architecture" in columns else shown
 
 
 class _stdout:
