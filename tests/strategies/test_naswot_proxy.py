@@ -132,11 +132,12 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
-        y = self.relu(x)
+        total: Tensor = self.relu(x)
         x.neg_()
-        y = y + self.relu(x) + self.relu(x)
-        overwritten: Tensor = self.overwriting(x)
-        return y + overwritten + self.relu(x)
+        total = total + self.relu(x) + self.relu(x)
+        total = total + self.overwriting(x)
+        total = total + self.relu(x)
+        return total
 
 
 class Temporaries(nn.Module):
