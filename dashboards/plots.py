@@ -154,41 +154,26 @@ def draw_architecture(graph: Graph, title: str) -> Figure:
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         if chain:
             return _draw_chain(graph, title)
-        figure = Figure(figsize=(1.9 * (max(depth) + 1) + 1, 3.4), layout="constrained")
+        spans = [depth[target] - depth[source] for source, target, _ in graph.edges]
+        # Longer edges bend further, alternately up and down; "arc3" bends by a share of an edge's length.
+        bends = [0.22 * (span - 1) * (-1) ** (span % 2) for span in spans]
+        figure = Figure(figsize=(1.7 * (max(depth) + 1), 3.2), layout="constrained")
         axes = figure.subplots()
         axes.axis("off")
-        for source, target, label in graph.edges:
-            bend = -0.35 * (depth[target] - depth[source] - 1) * (1 if (source + target) % 2 else -1)
-            arrow = {
-                "arrowstyle": "-|>",
-                "color": _GREY,
-                "connectionstyle": f"arc3,rad={bend}",
-                "shrinkA": 14,
-                "shrinkB": 14,
-            }
-            axes.annotate("", (depth[target], 0), (depth[source], 0), arrowprops=arrow)
-            height = -bend * (depth[target] - depth[source]) / 2
-            axes.text(
-                (depth[source] + depth[target]) / 2,
-                height,
-                label,
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"},
-            )
+        axes.set_aspect("equal")
+        for (source, target, label), span, bend in zip(graph.edges, spans, bends, strict=True):
+            arrow = {"arrowstyle": "-|>", "color": _GREY, "connectionstyle": f"arc3,rad={bend}", "shrinkA": 20}
+            axes.annotate("", (depth[target], 0), (depth[source], 0), arrowprops={**arrow, "shrinkB": 20})
+            style = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"}
+            middle = (depth[source] + depth[target]) / 2
+            axes.text(middle, -bend * span / 2, label, ha="center", va="center", fontsize=6.5, bbox=style)
         for node, label in enumerate(graph.nodes):
-            axes.text(
-                depth[node],
-                0,
-                label,
-                ha="center",
-                va="center",
-                bbox={"boxstyle": "circle,pad=0.5", "fc": "#e8f0f9", "ec": _BLUE},
-            )
-        axes.set_xlim(-0.5, max(depth) + 0.5)
-        axes.set_ylim(-1.3, 1.3)
-        axes.set_title(title, loc="left", fontsize=8)
+            style = {"boxstyle": "round,pad=0.4", "fc": "#e8f0f9", "ec": _BLUE}
+            axes.text(depth[node], 0, label, ha="center", va="center", fontsize=8, bbox=style)
+        reach = max((abs(bend) * span / 2 for bend, span in zip(bends, spans, strict=True)), default=0.0) + 0.25
+        axes.set_xlim(-0.3, max(depth) + 0.3)
+        axes.set_ylim(-reach, reach)
+        axes.set_title(title, loc="left", fontsize=7)
     return figure
 
 
