@@ -1,0 +1,1 @@
+"""Export: a found network as a folder that runs without nasplat (``bundle.export_bundle``)."""

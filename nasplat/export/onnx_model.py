@@ -1,0 +1,122 @@
+"""A network as an ONNX file, checked with onnxruntime."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from nasplat.errors import InvalidInputError, NasplatError
+from nasplat.export.prepare import prepared
+from nasplat.training.trainer import Normalization
+
+TOLERANCE = 1e-4
+"""Largest difference accepted, per unit of the largest output above 1; the runtime has kernels of its own."""
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_LARGEST_FILE_BYTES = 2**30
+"""Weights beyond this go to a file of their own: an ONNX file ends at 2 GiB."""
+
+
+@final
+class OnnxError(NasplatError):
+    """A network cannot be written as ONNX, or gives other outputs there."""
+
+
+def require_onnx() -> None:
+    """Refuse unless the packages are there.
+
+    Raises:
+        InvalidInputError: With what to install.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InvalidInputError(f"ONNX needs {', '.join(missing)}: pip install 'nasplat[onnx]'")
+
+
+def write_onnx(
+    network: nn.Module, images: Tensor, path: Path, normalization: Normalization, resolution: int | None
+) -> None:
+    """Write a network with its normalization as ONNX and compare what onnxruntime makes of it.
+
+    The file has one input ``images`` (float32, a batch of any size, on the data's scale) and one output ``logits``.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        images: An example ``(B, C, H, W)``, not normalized.
+        path: Where to.
+        normalization: Of the network's inputs.
+        resolution: Side in pixels to which images are resized, or None.
+
+    Raises:
+        OnnxError: If it cannot be written or gives other outputs.
+    """
+    # Two examples at least: a batch of one would be taken for a constant.
+    images = images.float() if len(images) > 1 else torch.cat([images, images]).float()
+    whole = _Whole(network, normalization, resolution).eval()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    with _quiet():
+        try:
+            torch.onnx.export(
+                whole,
+                (images,),
+                path,
+                dynamo=True,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                input_names=["images"],
+                output_names=["logits"],
+                external_data=size > _LARGEST_FILE_BYTES,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise OnnxError(f"the network cannot be written as ONNX ({reason}); export it without ONNX") from error
+    _compare(whole, path, torch.cat([images, images[:1]]))
+
+
+@torch.no_grad()
+def _compare(whole: nn.Module, path: Path, images: Tensor) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    output = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    expected = whole(images)
+    difference = float((output - expected).abs().max())
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= allowed:
+        raise OnnxError(f"model.onnx: outputs differ by {difference:.3g}, at most {allowed:.3g} expected")
+
+
+@final
+class _Whole(nn.Module):
+    """A network that takes images as they are in the data."""
+
+    def __init__(self, network: nn.Module, normalization: Normalization, resolution: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.normalization = normalization
+        self.resolution = resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.network(prepared(images, self.normalization, self.resolution))
+        return out
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says about itself: packages that it does not need, an interface of its own."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # torch copies a structure of its own that warns about being made.
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
