@@ -191,7 +191,7 @@ def classification(
 
     Args:
         name: How the task is called.
-        search: Inputs ``(N, C, H, W)``, uint8 or floating point, and classes ``(N,)``, 0, 1, 2, … without gap.
+        search: Inputs ``(N, C, H, W)``, uint8 or floating point, and classes ``(N,)`` from 0 without gaps.
             Arrays are not always copied: leave them alone afterwards.
         test: The same for the test data, or a function that loads it; without it there is no ``retrain``.
         recipe: How to train on it.

@@ -1,10 +1,13 @@
 """How a network is trained."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, final
 
 from nasplat.errors import InvalidInputError, unknown_name
+
+_OPTIMIZERS = ("sgd", "adamw")
 
 
 @final
@@ -21,7 +24,8 @@ class Recipe:
         warmup_epochs: Linear warm-up from 0.
         label_smoothing: Share of the target spread over all classes.
         clip_norm: Largest norm of the gradient; 0 does not clip.
-        crop: Pixels of zero padding before a random crop to the old size.
+        crop: Pixels of zero padding before a random crop to the old size; like ``cutout`` it is meant for the task's
+            own resolution and scaled to others.
         flip: Whether images are mirrored left to right with chance 1/2.
         cutout: Side in pixels of a square set to the mean (DeVries & Taylor 2017); 0 for none.
         mixed_precision: bfloat16 autocast on a GPU; without effect on a CPU.
@@ -41,14 +45,26 @@ class Recipe:
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adamw"):
-            raise unknown_name("optimizer", self.optimizer, ("sgd", "adamw"))
-        for name in ("lr", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise InvalidInputError(f"recipe: {name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "momentum", "warmup_epochs", "label_smoothing", "clip_norm", "crop", "cutout"):
-            if not getattr(self, name) >= 0:
-                raise InvalidInputError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
+        if self.optimizer not in _OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, _OPTIMIZERS)
+        numbers = {n: v for n, v in asdict(self).items() if n != "optimizer"}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise InvalidInputError(f"recipe: {name} must be finite, got {value}")
+            if name in ("lr", "batch_size") and not value > 0:
+                raise InvalidInputError(f"recipe: {name} must be positive, got {value}")
+            if value < 0:
+                raise InvalidInputError(f"recipe: {name} must not be negative, got {value}")
+            if name in ("momentum", "label_smoothing") and not value < 1:
+                raise InvalidInputError(f"recipe: {name} must lie in [0, 1), got {value}")
+
+    def lr_at(self, step: int, *, epochs: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step, counted from 0 over all epochs; warm-up takes at most half of them."""
+        total = epochs * steps_per_epoch
+        warmup = min(self.warmup_epochs * steps_per_epoch, total / 2)
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
         """The recipe with some fields changed.

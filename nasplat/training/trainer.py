@@ -2,22 +2,25 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nasplat.errors import NonFiniteError, TrialTimeoutError
+from nasplat.errors import InvalidInputError, NonFiniteError, TrialTimeoutError
 from nasplat.fidelity import Fidelity
 from nasplat.task import Data, Task, stratified_order
-from nasplat.training.augment import augment
+from nasplat.training.augment import DRAWS, at_scale, augment, augments
 from nasplat.training.recipe import Recipe
 
 _CHECK_EVERY = 20
 """Steps between looks at the loss; each look waits for the device."""
+_EVALUATED_AT_ONCE = 512
+"""Examples."""
 
 
 @final
@@ -30,21 +33,45 @@ class Normalization:
 
     @classmethod
     def of(cls, inputs: Tensor) -> "Normalization":
-        """Statistics of inputs ``(N, C, ...)`` over everything but the channels."""
-        flat = inputs.transpose(0, 1).flatten(1)
+        """Statistics of inputs ``(N, C, ...)`` over everything but the channels; exact for uint8.
+
+        A channel that is constant gets a standard deviation of 1.
+        """
         means, stds = [], []
-        for channel in flat:
-            std, mean = torch.std_mean(channel.double(), correction=0)
-            means.append(float(mean))
-            stds.append(max(float(std), 1e-6))
+        for channel in inputs.unbind(1):
+            mean, std = _byte_statistics(channel) if inputs.dtype == torch.uint8 else _statistics(channel)
+            means.append(mean)
+            stds.append(std if std > 1e-6 * abs(mean) else 1.0)
         return cls(tuple(means), tuple(stds))
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Inputs ``(B, C, ...)`` as float32 with mean 0 and standard deviation 1 a channel."""
-        shape = (1, -1) + (1,) * (inputs.ndim - 2)
-        mean = torch.tensor(self.mean, device=inputs.device).view(shape)
-        std = torch.tensor(self.std, device=inputs.device).view(shape)
-        return (inputs.float() - mean) / std
+        mean = torch.tensor(self.mean, device=inputs.device)
+        variance = torch.tensor(self.std, device=inputs.device).square()
+        # Batch normalization with fixed statistics is one pass over the data instead of two.
+        return functional.batch_norm(inputs.float(), mean, variance, eps=0.0)
+
+
+def _byte_statistics(values: Tensor) -> tuple[float, float]:
+    counts = torch.bincount(values.flatten(), minlength=256).double()
+    levels = torch.arange(256, dtype=torch.float64)
+    mean = float((counts * levels).sum() / values.numel())
+    return mean, math.sqrt(float((counts * (levels - mean).square()).sum() / values.numel()))
+
+
+def _statistics(values: Tensor) -> tuple[float, float]:
+    std, mean = torch.std_mean(values.double(), correction=0)
+    return float(mean), float(std)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What a training runs on: examples on the device, and the normalization and recipe that fit them."""
+
+    data: Data
+    normalization: Normalization
+    recipe: Recipe
 
 
 @final
@@ -63,6 +90,9 @@ class Trainer:
         self._recipe = recipe
         self._device = device
         self._time_limit = time_limit
+        # Trainings follow each other on the same data: what is derived from it is kept.
+        self._material = lru_cache(maxsize=2)(self._make_material)
+        self._placed = lru_cache(maxsize=2)(self._place)
 
     def train(self, network: nn.Module, data: Data, fidelity: Fidelity, seed: int) -> tuple[Normalization, float]:
         """Train a network in place; it stays on the trainer's device.
@@ -76,30 +106,26 @@ class Trainer:
         """
         deadline = math.inf if self._time_limit is None else time.monotonic() + self._time_limit
         generator = torch.Generator().manual_seed(seed)
-        if fidelity.data_fraction < 1.0:
-            order = torch.from_numpy(stratified_order(data.targets.numpy(), seed=0))
-            data = data.take(order[: max(1, round(fidelity.data_fraction * len(data)))])
-        normalization = Normalization.of(data.inputs)
-        data = Data(data.inputs.to(self._device), data.targets.to(self._device))
-        batch_size = min(self._recipe.batch_size, len(data))
-        steps_per_epoch = len(data) // batch_size  # an incomplete batch is left out; each epoch shuffles anew
-        network.to(self._device, memory_format=_memory_format(data.inputs)).train()  # type: ignore[call-overload]
+        material = self._material(data, fidelity.data_fraction, fidelity.resolution)
+        batch_size = min(self._recipe.batch_size, len(material.data))
+        steps = len(material.data) // batch_size  # an incomplete batch is left out; each epoch shuffles anew
+        layout = _memory_format(material.data.inputs)
+        network.to(self._device, memory_format=layout).train()  # type: ignore[call-overload]
         optimizer = self._optimizer(network)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._schedule(fidelity.epochs, steps_per_epoch))
         mean_loss = math.nan
-        for _ in range(fidelity.epochs):
-            order = torch.randperm(len(data), generator=generator).to(self._device)
+        for epoch in range(fidelity.epochs):
+            batches = _batches(material, steps, batch_size, generator)
             total = torch.zeros((), device=self._device)
-            for step in range(steps_per_epoch):
-                batch = data.take(order[step * batch_size : (step + 1) * batch_size])
-                inputs = self._prepare(batch.inputs, normalization, fidelity)
-                total += self._step(network, optimizer, augment(inputs, self._recipe, generator), batch.targets)
-                schedule.step()
+            for step, (inputs, targets) in enumerate(batches):
+                lr = self._recipe.lr_at(epoch * steps + step, epochs=fidelity.epochs, steps_per_epoch=steps)
+                total += self._step(network, optimizer, lr, inputs, targets)
                 if step % _CHECK_EVERY == 0:
-                    _check(total, deadline)
-            _check(total, deadline)
-            mean_loss = float(total) / steps_per_epoch
-        return normalization, mean_loss
+                    _check_finite(total)
+                if time.monotonic() > deadline:
+                    raise TrialTimeoutError(f"the training took longer than its limit of {self._time_limit:g} s")
+            _check_finite(total)
+            mean_loss = float(total) / steps
+        return material.normalization, mean_loss
 
     @torch.no_grad()
     def evaluate(
@@ -111,56 +137,98 @@ class Trainer:
             NonFiniteError: If an output is NaN or infinite.
         """
         network.eval()
+        placed = self._placed(data, fidelity.resolution)
         outputs = []
-        for start in range(0, len(data), 512):
-            inputs = data.inputs[start : start + 512].to(self._device)
+        for start in range(0, len(placed), _EVALUATED_AT_ONCE):
+            inputs = placed.inputs[start : start + _EVALUATED_AT_ONCE]
             with self._autocast():
-                outputs.append(network(self._prepare(inputs, normalization, fidelity)).float().cpu())
+                outputs.append(network(_prepared(inputs, normalization)).float().cpu())
         all_outputs = torch.cat(outputs)
         if not torch.isfinite(all_outputs).all():
             raise NonFiniteError("the trained network gives NaN or infinite outputs")
         metrics = {name: metric(all_outputs, data.targets) for name, metric in self._task.metrics.items()}
         return {"loss": float(self._task.loss(all_outputs, data.targets, 0.0)), **metrics}
 
-    def _prepare(self, inputs: Tensor, normalization: Normalization, fidelity: Fidelity) -> Tensor:
-        out = normalization.apply(inputs)
-        if fidelity.resolution is not None and out.ndim == 4:
-            size = (fidelity.resolution, fidelity.resolution)
-            out = functional.interpolate(out, size, mode="bilinear", antialias=True)
-        return out.contiguous(memory_format=_memory_format(out))
+    def _make_material(self, data: Data, fraction: float, resolution: int | None) -> _Material:
+        if fraction < 1.0:
+            order = torch.from_numpy(stratified_order(data.targets.numpy(), seed=0))
+            data = data.take(order[: max(1, round(fraction * len(data)))])
+        side = data.inputs.shape[-1]
+        data = _resized(data, resolution)
+        normalization = Normalization.of(data.inputs)
+        recipe = at_scale(self._recipe, data.inputs.shape[-1] / side)
+        return _Material(self._place(data), normalization, recipe)
 
-    def _step(self, network: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _place(self, data: Data, resolution: int | None = None) -> Data:
+        data = _resized(data, resolution)
+        return Data(data.inputs.to(self._device), data.targets.to(self._device))
+
+    def _step(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, lr: float, inputs: Tensor, targets: Tensor
+    ) -> Tensor:
         with self._autocast():
             loss = self._task.loss(network(inputs), targets, self._recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm:
             nn.utils.clip_grad_norm_(network.parameters(), self._recipe.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         optimizer.step()
         return loss.detach()
 
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         r = self._recipe
+        # Fused kernels update all weights in one call: 4 to 7 times as fast for the many small tensors of a CNN.
+        fused = self._device.type in ("cpu", "cuda")
         if r.optimizer == "adamw":
-            return torch.optim.AdamW(network.parameters(), lr=r.lr, weight_decay=r.weight_decay)
+            return torch.optim.AdamW(network.parameters(), lr=r.lr, weight_decay=r.weight_decay, fused=fused)
         return torch.optim.SGD(
-            network.parameters(), lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, nesterov=r.momentum > 0
+            network.parameters(),
+            lr=r.lr,
+            momentum=r.momentum,
+            weight_decay=r.weight_decay,
+            nesterov=r.momentum > 0,
+            fused=fused,
         )
-
-    def _schedule(self, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
-        total = epochs * steps_per_epoch
-        warmup = min(self._recipe.warmup_epochs * steps_per_epoch, total / 2)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
-
-        return factor
 
     def _autocast(self) -> torch.autocast:
         enabled = self._recipe.mixed_precision and self._device.type == "cuda"
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _batches(
+    material: _Material, steps: int, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``.
+
+    All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
+    """
+    data, recipe = material.data, material.recipe
+    device = data.inputs.device
+    order = torch.randperm(len(data), generator=generator).to(device)
+    augmented = augments(recipe, data.inputs)
+    draws = torch.rand((DRAWS, steps * batch_size if augmented else 0), generator=generator).to(device)
+    for step in range(steps):
+        part = slice(step * batch_size, (step + 1) * batch_size)
+        batch = data.take(order[part])
+        inputs = _prepared(batch.inputs, material.normalization)
+        yield (augment(inputs, recipe, draws[:, part]) if augmented else inputs), batch.targets
+
+
+def _prepared(inputs: Tensor, normalization: Normalization) -> Tensor:
+    return normalization.apply(inputs).contiguous(memory_format=_memory_format(inputs))
+
+
+def _resized(data: Data, resolution: int | None) -> Data:
+    if resolution is None or data.inputs.shape[-2:] == (resolution, resolution):
+        return data
+    if data.inputs.ndim != 4:
+        raise InvalidInputError(
+            f"a resolution is for images (C, H, W); this task's inputs are {tuple(data.inputs.shape[1:])}"
+        )
+    inputs = functional.interpolate(data.inputs, (resolution, resolution), mode="bilinear", antialias=True)
+    return Data(inputs, data.targets)
 
 
 def _memory_format(inputs: Tensor) -> torch.memory_format:
@@ -168,8 +236,6 @@ def _memory_format(inputs: Tensor) -> torch.memory_format:
     return torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
 
 
-def _check(total_loss: Tensor, deadline: float) -> None:
+def _check_finite(total_loss: Tensor) -> None:
     if not math.isfinite(float(total_loss)):
         raise NonFiniteError("the training loss is NaN or infinite; a smaller learning rate or clip_norm may help")
-    if time.monotonic() > deadline:
-        raise TrialTimeoutError("the training took longer than its time limit")
