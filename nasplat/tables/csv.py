@@ -126,8 +126,7 @@ def _load(path: Path, stamp: tuple[int, int], dialect: _Dialect) -> CsvTable:
     short = next((i for i, record in enumerate(records) if len(record) != len(header)), None)
     if short is not None:
         raise InvalidInputError(
-            f"table {path}, row {short + 2}: expected {len(header)} cells as in the header, "
-            f"got {len(records[short])}"
+            f"table {path}, row {short + 2}: expected {len(header)} cells as in the header, got {len(records[short])}"
         )
     numbers = [_numbers(path, header[i], [record[i] for record in records]) for i in used]
     at = header.index("arch")
@@ -135,9 +134,7 @@ def _load(path: Path, stamp: tuple[int, int], dialect: _Dialect) -> CsvTable:
     for line, (record, row) in enumerate(zip(records, zip(*numbers, strict=True), strict=True), start=2):
         architecture = _normalized(dialect.space, record[at], f"table {path}, row {line}")
         if architecture in rows:
-            raise InvalidInputError(
-                f"table {path}, row {line}: {architecture} has a row already; keep one of them"
-            )
+            raise InvalidInputError(f"table {path}, row {line}: {architecture} has a row already; keep one of them")
         rows[architecture] = row
     return CsvTable(digest, columns, rows)
 
@@ -167,13 +164,9 @@ def _columns(path: Path, header: list[str]) -> tuple[list[int], _Columns]:
         raise InvalidInputError(f"table {path}: expected the columns {_FORM}, got {', '.join(header)}")
     for (dataset, epochs), seeds in columns.items():
         if None in seeds and len(seeds) > 1:
-            raise InvalidInputError(
-                f"table {path} has columns with and without seeds for {dataset} at {epochs} epochs"
-            )
+            raise InvalidInputError(f"table {path} has columns with and without seeds for {dataset} at {epochs} epochs")
         if any(places.keys() == {"seconds"} for places in seeds.values()):
-            raise InvalidInputError(
-                f"table {path} has seconds of {dataset} at {epochs} epochs without accuracies"
-            )
+            raise InvalidInputError(f"table {path} has seconds of {dataset} at {epochs} epochs without accuracies")
     return used, columns
 
 
@@ -189,9 +182,7 @@ def _numbers(path: Path, name: str, cells: list[str]) -> list[float | None]:
         values.append(value)
     largest = max((v for v in values if v is not None), default=math.inf)
     if "_seconds_" not in name and not 1.0 < largest <= 100.0:
-        raise InvalidInputError(
-            f"table {path}: {name} must be in percent, but its largest value is {largest:g}"
-        )
+        raise InvalidInputError(f"table {path}: {name} must be in percent, but its largest value is {largest:g}")
     return values
 
 

@@ -84,9 +84,7 @@ def require_known(space: SearchSpace, table: Table, path: Path) -> None:
     try:
         written = space.format(space.parse_values(first))
     except InvalidInputError as error:
-        raise InvalidInputError(
-            f"table {path} is of another search space than {space.name}: {error}"
-        ) from error
+        raise InvalidInputError(f"table {path} is of another search space than {space.name}: {error}") from error
     if written != first:
         raise InvalidInputError(f"table {path} writes {first!r}, which space {space.name} writes {written!r}")
 
@@ -98,9 +96,7 @@ def _load(path: Path, stamp: tuple[int, int]) -> TrainingsTable:
     except (pickle.UnpicklingError, EOFError, RuntimeError, AttributeError, ImportError) as error:
         raise InvalidInputError(f"{path} cannot be read as a file of NAS-Bench-201: {error}") from error
     if not isinstance(content, dict) or not all(key in content for key in _KEYS):
-        raise InvalidInputError(
-            f"{path} is no file of NAS-Bench-201: expected a mapping with {', '.join(_KEYS)}"
-        )
+        raise InvalidInputError(f"{path} is no file of NAS-Bench-201: expected a mapping with {', '.join(_KEYS)}")
     try:
         from nas_201_api import NASBench201API
     except ImportError as error:

@@ -143,7 +143,7 @@ def require_trust(path: Path, *, trusted: bool) -> None:
     """
     if not trusted:
         raise InvalidInputError(
-            f"{path} is a pickle, which can run any code when it is read: if you trust where it came from, "
+            f"{path} is read as a pickle, which can run any code: if you trust where it came from, "
             "say so with --trust-file (in Python: Execution(trust_files=True)); a CSV table needs no trust"
         )
 
@@ -278,7 +278,9 @@ class TableEvaluator(Evaluator):
         wanted, name, epochs = self._selection, self._selection.path.name, fidelity.epochs
         if epochs not in self._settings:
             trained = ", ".join(map(str, sorted(self._settings)))
-            raise InvalidInputError(f"{name} has {wanted.dataset} trained for {trained} epochs, got {epochs}")
+            raise InvalidInputError(
+                f"{name} has {wanted.dataset} trained for {trained} epochs: choose one of them, got {epochs}"
+            )
         if fidelity.data_fraction != 1.0 or fidelity.resolution is not None:
             raise InvalidInputError(
                 f"{name} holds trainings on all data at its own resolution only, got data_fraction "
@@ -305,9 +307,7 @@ class TableEvaluator(Evaluator):
             raise InvalidInputError(
                 f"{wanted.path.name} has seeds {there} for {wanted.dataset} at {epochs} epochs, got {missing}"
             )
-        return seeds, {
-            n: role for n, role in by_seed[seeds[0]].items() if all(n in by_seed[s] for s in seeds)
-        }
+        return seeds, {n: role for n, role in by_seed[seeds[0]].items() if all(n in by_seed[s] for s in seeds)}
 
 
 def _spelled(seeds: tuple[Seed, ...] | None) -> str:

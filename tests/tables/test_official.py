@@ -110,7 +110,7 @@ def test_a_training_that_a_cell_lacks_is_no_number(opened: Opener) -> None:
             r"name the data set to look up after the path, .*#cifar10; there are cifar10, cifar10-valid",
         ),
         ("#cifar1000", 12, r"unknown data set of .* 'cifar1000': did you mean 'cifar10"),
-        ("#cifar100@777", 50, r"has cifar100 trained for 12, 200 epochs, got 50"),
+        ("#cifar100@777", 50, r"has cifar100 trained for 12, 200 epochs: choose one of them, got 50"),
         ("#cifar100@123", 200, r"has seeds 777, 888, 999 for cifar100 at 200 epochs, got 123"),
         ("#cifar100@777,777", 200, r"names a seed twice"),
         ("#cifar100@all", 200, r"is named PATH#DATASET"),
@@ -124,7 +124,7 @@ def test_impossible_queries_are_refused_at_the_door(opened: Opener, rest: str, e
 def test_pickles_are_opened_only_when_trusted(tmp_path: Path) -> None:
     file, archive = write_official(tmp_path / "b.pth"), write_archive(tmp_path / "archive")
     for name, factory in ((f"{file}#cifar10@mean", nasbench201), (f"{archive}#cifar10@mean", nats)):
-        with pytest.raises(InvalidInputError, match=r"is a pickle, which can run any code .* --trust-file"):
+        with pytest.raises(InvalidInputError, match=r"is read as a pickle, which can run any code: .* --trust-file"):
             factory(SPACE, name)
 
 
