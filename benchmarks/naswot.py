@@ -121,23 +121,29 @@ class Timed:
         self.scores.append(value)
 
 
-def compare(cells: Sequence[Architecture], ours: Score, authors: Score) -> None:
-    """Print scores and CPU time of both sides, cell by cell, and the ratio."""
+def take_turns(cells: Sequence[Architecture], ours: Score, authors: Score, timed: int) -> tuple[Timed, Timed]:
+    """Score all cells our way and the first ``timed`` ones the authors' way too, printing those cell by cell."""
     ours(cells[0]), authors(cells[0])  # the first call pays for loading kernels
     left, right = Timed([], []), Timed([], [])
     print(f"\n{'cell':98} {'nasplat':>12} {'authors':>12} {'ms':>7} {'ms':>7} {'ratio':>6}")
-    for cell in cells:
+    for position, cell in enumerate(cells):
         left.call(ours, cell)
-        right.call(authors, cell)
-        a, b = left.seconds[-1], right.seconds[-1]
-        print(
-            f"{cell!s:98} {left.scores[-1]:12.5f} {right.scores[-1]:12.5f} {1e3 * a:7.0f} {1e3 * b:7.0f} {b / a:6.1f}"
-        )
-    a, b = float(np.mean(left.seconds)), float(np.mean(right.seconds))
-    pairs = [(x, y) for x, y in zip(left.scores, right.scores, strict=True) if np.isfinite(x) or np.isfinite(y)]
-    worst = max((abs(x - y) for x, y in pairs), default=0.0)
-    print(f"CPU time a cell: nasplat {1e3 * a:.0f} ms, authors' procedure {1e3 * b:.0f} ms, ratio {b / a:.2f}")
-    print(f"scores: max |difference| {worst:.1e} over {len(pairs)} finite of {len(cells)}")
+        if position < timed:
+            right.call(authors, cell)
+            a, b = left.seconds[-1], right.seconds[-1]
+            scores = f"{left.scores[-1]:12.5f} {right.scores[-1]:12.5f}"
+            print(f"{cell!s:98} {scores} {1e3 * a:7.0f} {1e3 * b:7.0f} {b / a:6.1f}")
+    return left, right
+
+
+def print_comparison(left: Timed, right: Timed) -> None:
+    """Print mean CPU times on the cells that both sides scored, their ratio, and how far the scores differ."""
+    timed = len(right.scores)
+    a, b = float(np.mean(left.seconds[:timed])), float(np.mean(right.seconds))
+    pairs = list(zip(left.scores[:timed], right.scores, strict=True))
+    finite = [abs(x - y) for x, y in pairs if np.isfinite(x) or np.isfinite(y)]
+    print(f"{timed} cells, CPU time a cell: nasplat {1e3 * a:.0f} ms, authors {1e3 * b:.0f} ms, ratio {b / a:.2f}")
+    print(f"scores: max |difference| {max(finite, default=0.0):.1e}; {timed - len(finite)} of both are -inf")
 
 
 def scored_batch(space: NasBench201, task: Task, batch_size: int, seed: int) -> Tensor:
@@ -153,16 +159,24 @@ def scored_batch(space: NasBench201, task: Task, batch_size: int, seed: int) -> 
     return seen[0].contiguous()
 
 
-def correlate(predictors: dict[str, NDArray[np.float64]], table: pd.DataFrame) -> None:
-    """Print Kendall's τ and Spearman's ρ of each predictor with each truth; ``(N,)`` each."""
-    print(f"\n{'τ / ρ with':10}" + "".join(f"{truth:>28}" for truth in TRUTHS))
+def correlate(predictors: dict[str, NDArray[np.float64]], truths: pd.DataFrame) -> None:
+    """Print Kendall's τ with its bootstrapped standard error, and Spearman's ρ.
+
+    Args:
+        predictors: Numbers ``(N,)`` by name.
+        truths: Columns of ``N`` accuracies.
+    """
+    print(f"\n{'':8}" + "".join(f"{truth:>28}" for truth in truths) + "   (Kendall τ ± standard error, Spearman ρ)")
+    samples = np.random.default_rng(0).integers(len(truths), size=(200, len(truths)))
     for name, values in predictors.items():
-        line = f"{name:10}"
-        for truth in TRUTHS:
-            ranks = stats.rankdata(values)  # minus infinity is the worst rank
-            tau = stats.kendalltau(ranks, table[truth]).statistic
-            rho = stats.spearmanr(ranks, table[truth]).statistic
-            line += f"{f'{tau:.3f} / {rho:.3f}':>28}"
+        ranks = stats.rankdata(values)  # minus infinity is the worst rank
+        line = f"{name:8}"
+        for truth in truths:
+            accuracy = truths[truth].to_numpy()
+            tau = stats.kendalltau(ranks, accuracy).statistic
+            error = np.std([stats.kendalltau(ranks[i], accuracy[i]).statistic for i in samples], ddof=1)
+            rho = stats.spearmanr(ranks, accuracy).statistic
+            line += f"{f'{tau:.3f} ± {error:.3f}, {rho:.3f}':>28}"
         print(line)
 
 
@@ -175,34 +189,31 @@ def main() -> None:
     space = NasBench201(channels=options.channels, cells=options.stage_cells)
     task: Task = registry.create("task", options.task)
     evaluator = ZeroCostEvaluator(space, task, [naswot], batch_size=options.batch_size)
-    table = pd.read_csv(options.table).set_index("arch")
+    truths = pd.read_csv(options.table).set_index("arch")[list(TRUTHS)]
     order = np.random.default_rng(options.seed).permutation(space.size)
-    cells = [space.at(int(index)) for index in order[: max(options.cells, options.timed_cells)]]
+    cells = [space.at(int(index)) for index in order[: options.cells]]
+    inputs = scored_batch(space, task, options.batch_size, options.seed)
+    print(f"{space.key}, {task.name}, batch {len(inputs)}, seed {options.seed}")
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread")
 
     def ours(cell: Architecture) -> float:
         return evaluator.measure(Proposal(cell, Fidelity(0), options.seed))["naswot"]
 
-    inputs = scored_batch(space, task, options.batch_size, options.seed)
-    print(f"{space.key}, {task.name}, batch {len(inputs)}, seed {options.seed}")
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread")
-    if options.timed_cells:
-        compare(cells[: options.timed_cells], ours, lambda cell: authors_score(space, cell, inputs, options.seed))
-    if options.cells:
-        cells = cells[: options.cells]
-        scored = Timed([], [])
-        for cell in cells:
-            scored.call(ours, cell)
-        counts = [count(space, cell, task) for cell in cells]
-        print(
-            f"\n{len(cells)} cells, {1e3 * np.mean(scored.seconds):.0f} ms of CPU time a cell, "
-            f"{int(np.isinf(scored.scores).sum())} scores of minus infinity"
-        )
-        predictors = {
-            "naswot": np.array(scored.scores),
-            "params": np.array([c.params for c in counts], dtype=np.float64),
-            "flops": np.array([c.flops for c in counts], dtype=np.float64),
-        }
-        correlate(predictors, table.loc[[cell.text for cell in cells]])
+    def authors(cell: Architecture) -> float:
+        return authors_score(space, cell, inputs, options.seed)
+
+    left, right = take_turns(cells, ours, authors, options.timed_cells)
+    print_comparison(left, right)
+    counts = [count(space, cell, task) for cell in cells]
+    predictors = {
+        "naswot": np.array(left.scores),
+        "params": np.array([c.params for c in counts], dtype=np.float64),
+        "flops": np.array([c.flops for c in counts], dtype=np.float64),
+    }
+    if len(right.scores) == len(cells):
+        predictors["authors"] = np.array(right.scores)
+    print(f"\n{len(cells)} cells, {1e3 * float(np.mean(left.seconds)):.0f} ms of CPU time a cell")
+    correlate(predictors, truths.loc[[cell.text for cell in cells]])
 
 
 def parse_options() -> Any:
@@ -211,7 +222,7 @@ def parse_options() -> Any:
     parser.add_argument("--task", required=True, help="where the images come from, such as image-folder:PATH")
     parser.add_argument("--table", required=True, help="CSV with the columns arch and " + ", ".join(TRUTHS))
     parser.add_argument("--cells", type=int, default=300, help="random cells for the correlations")
-    parser.add_argument("--timed-cells", type=int, default=12, help="how many of them both sides score")
+    parser.add_argument("--timed-cells", type=int, default=12, help="how many of them both sides score, 1 or more")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--channels", type=int, default=16, help="width of the first stage")
     parser.add_argument("--stage-cells", type=int, default=5, help="cells a stage")
