@@ -1,6 +1,7 @@
 """Executors: where trials run. Each is a ``concurrent.futures.Executor`` that knows how many trials it wants."""
 
 import concurrent.futures
+import importlib
 import multiprocessing
 import os
 import signal
@@ -60,7 +61,7 @@ class ProcessExecutor(TrialExecutor):
         self._time_limit = time_limit
         # Spawned, not forked: forking a process whose torch threads run can deadlock.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=workers, context=context, initializer=_ignore_interrupts)
+        self._pool = ProcessPool(max_workers=workers, context=context, initializer=_prepare)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queue a call; function, arguments and result travel by pickle between our own processes."""
@@ -80,9 +81,11 @@ class ProcessExecutor(TrialExecutor):
             self._pool.join()
 
 
-def _ignore_interrupts() -> None:
+def _prepare() -> None:
     # Ctrl-C reaches the whole process group; only the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What takes seconds to import is imported now, not within the first trial's time limit.
+    importlib.import_module("nasplat.worker")
 
 
 def _translate(done: Future[T], outer: Future[T], time_limit: float | None) -> None:

@@ -63,7 +63,7 @@ class Measurement:
 
     metrics: Mapping[str, Metric]
     cost: Cost = field(default_factory=Cost)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
