@@ -1,13 +1,46 @@
 """What a study is, and how it is carried out: two frozen values that flags, TOML files and Python share."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, final
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Self, final, get_args, get_origin
 
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.fidelity import Fidelity
 from nasplat.objective import Constraint, Goal, Objective
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list of texts",
+    Mapping: "a table of settings",
+    type(None): "nothing",
+}
+"""What the user is told that a field takes, by the type of the field."""
+
+
+def _check_types(what: str, settings: "DataclassInstance") -> None:
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        kinds = [get_origin(t) or t for t in (get_args(f.type) if isinstance(f.type, UnionType) else (f.type,))]
+        if not any(_fits(value, kind) for kind in kinds):
+            expected = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            raise InvalidInputError(f"{what} {f.name!r} must be {expected}, got {value!r}")
+
+
+def _fits(value: object, kind: type) -> bool:
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return isinstance(value, kind)
 
 
 @final
@@ -29,10 +62,13 @@ class Budget:
     count_repeats: bool = False
 
     def __post_init__(self) -> None:
+        _check_types("budget setting", self)
         for name in ("trials", "seconds", "gpu_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInputError(f"budget: {name} must be positive, got {value}")
+            if value == math.inf:
+                raise InvalidInputError(f"budget: {name} must be finite; leave it out for no limit")
 
 
 @final
@@ -83,6 +119,11 @@ class StudyConfig:
     final: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("objective", "constraints"):
+            given = getattr(self, name)
+            if isinstance(given, str | list):
+                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        _check_types("study setting", self)
         if self.repeats < 1:
             raise InvalidInputError(f"repeats must be 1 or more, got {self.repeats}")
         if self.score_batch_size < 2:
@@ -103,8 +144,15 @@ class StudyConfig:
         return Objective(goals, tuple(Constraint.parse(c) for c in self.constraints))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON data."""
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """The fields as plain JSON data.
+
+        Raises:
+            InvalidInputError: If an option's value is no JSON data.
+        """
+        try:
+            data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        except TypeError as error:
+            raise InvalidInputError(f"options must be numbers, texts, lists and tables of them: {error}") from error
         return data
 
     @classmethod
@@ -119,16 +167,15 @@ class StudyConfig:
             if name not in {f.name for f in fields(cls)}:
                 raise unknown_name("study setting", name, (f.name for f in fields(cls)))
         budget = values.get("budget")
-        if isinstance(budget, int):
+        if isinstance(budget, int) and not isinstance(budget, bool):
             values["budget"] = Budget(trials=budget)
         elif isinstance(budget, Mapping):
             for name in budget:
                 if name not in {f.name for f in fields(Budget)}:
                     raise unknown_name("budget setting", name, (f.name for f in fields(Budget)))
             values["budget"] = Budget(**budget)
-        for name in ("objective", "constraints"):
-            if name in values:
-                values[name] = (values[name],) if isinstance(values[name], str) else tuple(values[name])
+        if "space" not in values:
+            raise InvalidInputError("study setting 'space' is missing: name a search space")
         return cls(**values)
 
 
@@ -156,6 +203,7 @@ class Execution:
     trust_files: bool = False
 
     def __post_init__(self) -> None:
+        _check_types("execution setting", self)
         if self.time_limit is not None and not self.time_limit > 0:
             raise InvalidInputError(f"time_limit must be positive, got {self.time_limit}")
         if self.threads is not None and self.threads < 1:

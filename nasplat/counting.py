@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasplat.architecture import Architecture
+from nasplat.errors import InvalidArchitectureError
 from nasplat.objective import Constraint
 from nasplat.space import SearchSpace
 from nasplat.task import Task
@@ -59,7 +60,10 @@ def restricted(space: SearchSpace, task: Task, constraints: Iterable[Constraint]
 
     @lru_cache(maxsize=100_000)
     def accepts(architecture: Architecture) -> bool:
-        counts = count(space, architecture, task)
+        try:
+            counts = count(space, architecture, task)
+        except InvalidArchitectureError:
+            return True  # measuring it fails, and so its trial says why
         return all(c.holds(getattr(counts, c.metric)) for c in counted)
 
     return space.restricted(accepts)

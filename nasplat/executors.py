@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar, final
 
 from pebble import ProcessExpired, ProcessPool
@@ -14,6 +15,11 @@ from pebble import ProcessExpired, ProcessPool
 from nasplat.errors import InvalidInputError, TrialTimeoutError, WorkerLostError
 
 T = TypeVar("T")
+
+_POOL_TIMEOUT = ("Task timeout",)
+"""First argument of the pool's own timeout error, which tells it from one that the call raised."""
+_PATIENCE_SECONDS = 1.0
+"""How often a wait looks whether the pool is still there."""
 
 
 class TrialExecutor(concurrent.futures.Executor):
@@ -59,26 +65,86 @@ class ProcessExecutor(TrialExecutor):
     def __init__(self, workers: int, time_limit: float | None) -> None:
         self.capacity = workers
         self._time_limit = time_limit
+        self._pool = self._new_pool()
+        self._open: set[Future[Any]] = set()
+        self._worked = False
+        self._shut_down = False
+
+    def _new_pool(self) -> ProcessPool:
         # Spawned, not forked: forking a process whose torch threads run can deadlock.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(max_workers=workers, context=context, initializer=_prepare)
+        return ProcessPool(max_workers=self.capacity, context=context, initializer=_prepare)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Queue a call; function, arguments and result travel by pickle between our own processes."""
+        """Queue a call; function, arguments and result travel by pickle between our own processes.
+
+        Raises:
+            RuntimeError: After ``shutdown``.
+        """
+        if self._shut_down:
+            raise RuntimeError("the executor was shut down")
+        if not self._pool.active:
+            # An idle worker that dies takes the whole pool with it.
+            self._end_pool("the worker pool broke")
+            self._pool = self._new_pool()
         inner = self._pool.submit(fn, self._time_limit, *args, **kwargs)
         outer: Future[T] = Future()
         outer.set_running_or_notify_cancel()
-        inner.add_done_callback(lambda done: _translate(done, outer, self._time_limit))
+        self._open.add(outer)
+        outer.add_done_callback(self._open.discard)
+        inner.add_done_callback(lambda done: self._translate(done, outer))
         return outer
 
+    def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
+        """Block until one or more of the pending futures are done, and return those."""
+        while True:
+            done = concurrent.futures.wait(pending, _PATIENCE_SECONDS, concurrent.futures.FIRST_COMPLETED).done
+            if done:
+                return done
+            if not self._pool.active:
+                self._end_pool("the worker pool broke")
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; what runs is stopped at once with ``cancel_futures``."""
+        """End the workers; what runs is stopped at once with ``cancel_futures``, and its futures say so."""
+        self._shut_down = True
         if cancel_futures:
             self._pool.stop()  # type: ignore[no-untyped-call]
         else:
             self._pool.close()  # type: ignore[no-untyped-call]
         if wait:
             self._pool.join()
+            self._end_pool("the executor was stopped")
+
+    def _end_pool(self, why: str) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+        # The pool forgets what it had not finished, and its threads have ended: nobody else completes these.
+        for future in tuple(self._open):
+            future.set_exception(WorkerLostError(why) if self._worked or self._shut_down else _never_worked())
+
+    def _translate(self, done: Future[T], outer: Future[T]) -> None:
+        """Copy an outcome from the pool's future to ours; called by the pool's threads."""
+        error = done.exception()
+        if not isinstance(error, BrokenProcessPool):
+            self._worked = True
+        if error is None:
+            outer.set_result(done.result())
+        elif isinstance(error, ProcessExpired):
+            outer.set_exception(WorkerLostError(f"the worker process died with exit code {error.exitcode}"))
+        elif isinstance(error, BrokenProcessPool):
+            outer.set_exception(WorkerLostError(str(error)) if self._worked else _never_worked())
+        elif isinstance(error, TimeoutError) and error.args[:1] == _POOL_TIMEOUT:
+            outer.set_exception(TrialTimeoutError(f"stopped at the time limit of {self._time_limit:g} seconds"))
+        else:
+            outer.set_exception(error)
+
+
+def _never_worked() -> InvalidInputError:
+    # Trying again, as after a lost worker, would not help.
+    return InvalidInputError(
+        "the worker processes die before they can do anything; a script that starts them must keep what it runs under "
+        "'if __name__ == \"__main__\":', because every worker imports it"
+    )
 
 
 def _prepare() -> None:
@@ -86,21 +152,6 @@ def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What takes seconds to import is imported now, not within the first trial's time limit.
     importlib.import_module("nasplat.worker")
-
-
-def _translate(done: Future[T], outer: Future[T], time_limit: float | None) -> None:
-    if done.cancelled():
-        outer.set_exception(WorkerLostError("the executor was stopped"))
-        return
-    error = done.exception()
-    if error is None:
-        outer.set_result(done.result())
-    elif isinstance(error, ProcessExpired):
-        outer.set_exception(WorkerLostError(f"the worker process died with exit code {error.exitcode}"))
-    elif isinstance(error, TimeoutError) and not isinstance(error, TrialTimeoutError):
-        outer.set_exception(TrialTimeoutError(f"stopped at the time limit of {time_limit:g} seconds"))
-    else:
-        outer.set_exception(error)
 
 
 def serial(workers: int, time_limit: float | None) -> TrialExecutor:

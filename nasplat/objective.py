@@ -83,7 +83,8 @@ class Constraint:
         return _RELATIONS[self.relation](value, self.bound)
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.relation} {self.bound:g}"
+        short = f"{self.bound:g}"
+        return f"{self.metric} {self.relation} {short if float(short) == self.bound else repr(self.bound)}"
 
 
 @final

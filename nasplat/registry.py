@@ -45,11 +45,13 @@ def load(kind: Kind, name: str) -> tuple[Any, list[str]]:
         return _entry_points(kind)[prefix].load(), [rest] if colon else []
     if not colon:
         raise unknown_name(kind.replace("_", " "), name, names(kind))
+    if not all(part.isidentifier() for part in prefix.split(".")):
+        raise unknown_name(kind.replace("_", " "), prefix, names(kind))
     try:
         module = importlib.import_module(prefix)
     except ModuleNotFoundError as error:
-        if error.name != prefix:
-            raise
+        if not f"{prefix}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks something that it imports itself
         raise unknown_name(kind.replace("_", " "), prefix, names(kind)) from error
     attribute, _, argument = rest.partition(":")
     if not hasattr(module, attribute):
@@ -84,6 +86,9 @@ def create(kind: Kind, name: str, *arguments: Any, options: Mapping[str, Any] | 
                 raise InvalidInputError(
                     f"option {option!r} of {name!r} is of type {type(default).__name__}, got {value!r}"
                 )
+    missing = [n for n, p in allowed.items() if p.default is inspect.Parameter.empty and n not in (options or {})]
+    if missing:
+        raise InvalidInputError(f"{kind.replace('_', ' ')} {name!r} needs the option {missing[0]!r}")
     required = [
         p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is inspect.Parameter.empty
     ]

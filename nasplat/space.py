@@ -61,12 +61,16 @@ class SearchSpace(ABC):
         self.choices = tuple(choices)
         self.variant = variant
         self._by_name = {c.name: c for c in self.choices}
+        if not self.choices:
+            raise InvalidInputError(f"space {self.name!r} declares no choice; it needs one or more")
         if len(self._by_name) != len(self.choices):
             raise InvalidInputError(f"space {self.name!r} declares a choice twice")
         seen: dict[str, Choice] = {}
         for choice in self.choices:
             when = choice.when
-            if when is not None and (when.parent not in seen or not set(when.values) <= set(seen[when.parent].options)):
+            if when is not None and (
+                when.parent not in seen or not when.values or not set(when.values) <= set(seen[when.parent].options)
+            ):
                 raise InvalidInputError(
                     f"space {self.name!r}: the condition of {choice.name!r} must name an earlier choice and its options"
                 )
@@ -117,6 +121,8 @@ class SearchSpace(ABC):
                 raise InvalidArchitectureError(
                     f"choice {name!r} of {self.name} takes one of {', '.join(map(str, options))}, got {spelled!r}"
                 )
+            if name in values:
+                raise InvalidArchitectureError(f"{text!r} makes choice {name!r} of {self.name} twice; make it once")
             values[name] = match
         return values
 
@@ -150,7 +156,8 @@ class SearchSpace(ABC):
                         f"choice {choice.name!r} of {self.name} takes one of "
                         f"{', '.join(map(str, choice.options))}, got {value!r}"
                     )
-                active[choice.name] = value
+                # The option itself: an equal value of another type (3.0 for 3) would spell another architecture.
+                active[choice.name] = choice.options[choice.options.index(value)]
         for name in values:
             if name not in active:
                 if name not in self._by_name:
@@ -225,7 +232,7 @@ class SearchSpace(ABC):
                 if option != value:
                     changed = {**architecture.chosen, name: option}
                     neighbor = self._complete(changed, lambda choice: choice.options[0])
-                    if self._accepts is None or self._accepts(neighbor):
+                    if self.accepts(neighbor):
                         yield neighbor
 
     @final
@@ -234,16 +241,22 @@ class SearchSpace(ABC):
 
         What ``sample``, ``mutate`` and ``crossover`` draw is drawn again until it is accepted. Strategies search a
         restricted space unchanged, no rejected architecture enters their state, and so a replay stays exact.
-        ``size`` and indices remain those of the whole space.
+        ``size`` and indices remain those of the whole space. A restricted space can be restricted further.
         """
+        earlier = self._accepts
         other = copy.copy(self)
-        other._accepts = accepts
+        other._accepts = accepts if earlier is None else lambda a: earlier(a) and accepts(a)
         return other
+
+    @final
+    def accepts(self, architecture: Architecture) -> bool:
+        """Whether an architecture satisfies the conditions of ``restricted``; without any, all do."""
+        return self._accepts is None or self._accepts(architecture)
 
     def _draw(self, draw: Callable[[], Architecture]) -> Architecture:
         for _ in range(_MAX_REJECTIONS):
             architecture = draw()
-            if self._accepts is None or self._accepts(architecture):
+            if self.accepts(architecture):
                 return architecture
         raise InvalidInputError(
             f"{_MAX_REJECTIONS} architectures of {self.name} in a row violate the constraints; relax them"

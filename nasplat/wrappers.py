@@ -40,11 +40,13 @@ class Budgeted(Strategy):
     def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
         """The strategy's proposal, or None when the budget is spent."""
         b = self._budget
+        # Where repeats count as trials, the number of trials ends the study as published; repeats cost no time.
+        endless = not (b.count_repeats and b.trials is not None)
         if (
             self._trials >= (math.inf if b.trials is None else b.trials)
             or self._seconds >= (math.inf if b.seconds is None else b.seconds)
             or self._gpu_seconds >= (math.inf if b.gpu_seconds is None else b.gpu_seconds)
-            or self._repeats_in_a_row >= _MAX_REPEATS_IN_A_ROW
+            or (endless and self._repeats_in_a_row >= _MAX_REPEATS_IN_A_ROW)
         ):
             return None
         proposal = self._strategy.ask(number, rng)
@@ -54,12 +56,10 @@ class Budgeted(Strategy):
 
     def tell(self, trial: Trial) -> None:
         """Book what the trial cost and pass it on."""
-        if trial.repeat_of is not None and not self._budget.count_repeats:
-            self._repeats_in_a_row += 1
-            if trial.proposal.fidelity == self._fidelity:
-                self._trials -= 1
-        else:
-            self._repeats_in_a_row = 0
+        repeats = trial.repeat_of is not None
+        self._repeats_in_a_row = self._repeats_in_a_row + 1 if repeats else 0
+        if repeats and not self._budget.count_repeats and trial.proposal.fidelity == self._fidelity:
+            self._trials -= 1
         if trial.measurement is not None and not trial.saved:
             self._seconds += trial.measurement.cost.seconds
             self._gpu_seconds += trial.measurement.cost.gpu_seconds
@@ -70,10 +70,11 @@ class Budgeted(Strategy):
 
 @dataclass
 class _Group:
-    """The seeds of one proposal."""
+    """The seeds of one proposal of the strategy, which knows it by a number of its own."""
 
-    inner: int
-    out: int
+    number: int
+    proposal: Proposal
+    seeds: int
     told: list[Trial] = field(default_factory=list)
 
 
@@ -81,8 +82,8 @@ class _Group:
 class Repeated(Strategy):
     """Measures every trained proposal with several seeds and tells the strategy the mean of each metric.
 
-    The strategy sees numbers of its own; parents in its proposals are translated to the trial of the first seed.
-    A proposal of which one seed failed is told as that failure.
+    The strategy sees proposals and numbers of its own; parents in what it proposes are translated to the trial of the
+    first seed. A proposal of which one seed failed is told as that failure, and as a repeat if all seeds are.
 
     Args:
         strategy: Decides.
@@ -103,23 +104,33 @@ class Repeated(Strategy):
             if proposal is None:
                 return None
             seeds = self._seeds if proposal.fidelity.trained else 1
-            group = _Group(len(self._first_of), seeds)
+            group = _Group(len(self._first_of), proposal, seeds)
             parents = tuple(self._first_of[p] for p in proposal.parents)
             for i in range(seeds):
                 self._queue.append((group, replace(proposal, seed=proposal.seed + i, parents=parents)))
             self._first_of.append(number)
-        group, proposal = self._queue.popleft()
+        group, seeded = self._queue.popleft()
         self._group_of[number] = group
-        return proposal
+        return seeded
 
     def tell(self, trial: Trial) -> None:
         """Collect the seeds; the last one to come back tells the strategy."""
-        group = self._group_of.pop(trial.number)
+        group = self._group_of[trial.number]
         group.told.append(trial)
-        if len(group.told) == group.out:
-            failed = next((t for t in group.told if t.failure is not None), None)
-            told = replace(failed or min(group.told, key=lambda t: t.number), number=group.inner)
-            self._strategy.tell(told if failed else replace(told, outcome=_mean([t.measurement for t in group.told])))
+        if len(group.told) < group.seeds:
+            return
+        told = sorted(group.told, key=lambda t: t.number)
+        group.told.clear()
+        repeated = all(t.repeat_of is not None for t in told)
+        failure = next((t.failure for t in told if t.failure is not None), None)
+        summary = replace(
+            told[0],
+            number=group.number,
+            proposal=group.proposal,
+            outcome=failure or _mean([t.measurement for t in told]),
+            repeat_of=self._group_of[told[0].repeat_of or 0].number if repeated else None,
+        )
+        self._strategy.tell(summary)
 
 
 def _mean(measurements: Sequence[Measurement | None]) -> Measurement:

@@ -30,9 +30,7 @@ class AssistedEvolution(Strategy):
         InvalidInputError: If the pool is smaller than the population, or a number is below 1.
     """
 
-    def __init__(
-        self, context: SearchContext, *, pool: int = 50, population: int = 10, sample: int = 3
-    ) -> None:
+    def __init__(self, context: SearchContext, *, pool: int = 50, population: int = 10, sample: int = 3) -> None:
         if pool < population:
             raise InvalidInputError(f"the pool must be at least the population, got {pool} and {population}")
         self._context = context
@@ -51,9 +49,7 @@ class AssistedEvolution(Strategy):
             return None
         place = number - self._pool
         if place < min(self._population, len(self._scored)):
-            chosen = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))[
-                place
-            ]
+            chosen = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))[place]
             return Proposal(chosen.proposal.architecture, fidelity, parents=(chosen.number,), why="promoted")
         if not self._alive:
             return Proposal(space.sample(rng), fidelity)
@@ -63,7 +59,7 @@ class AssistedEvolution(Strategy):
 
     def tell(self, trial: Trial) -> None:
         """A score goes to the pool, a trained architecture joins the population."""
-        if trial.proposal.fidelity == UNTRAINED:
+        if trial.number < self._pool:
             self._scores_told += 1
             if trial.measurement is not None and trial.repeat_of is None:
                 self._scored.append(trial)

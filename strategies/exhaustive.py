@@ -1,4 +1,4 @@
-"""Every architecture of a space, in the order of its indices."""
+"""Every architecture of a space that satisfies the constraints on counts, in the order of its indices."""
 
 from typing import final
 
@@ -14,13 +14,17 @@ class Exhaustive(Strategy):
 
     def __init__(self, context: SearchContext) -> None:
         self._context = context
+        self._next = 0
 
     def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
-        """The architecture whose index is the trial's number."""
+        """The architecture with the next index."""
         space = self._context.space
-        if number >= space.size:
-            return None
-        return Proposal(space.at(number), self._context.fidelity, why="enumerated")
+        while self._next < space.size:
+            architecture = space.at(self._next)
+            self._next += 1
+            if space.accepts(architecture):
+                return Proposal(architecture, self._context.fidelity, why="enumerated")
+        return None
 
     def tell(self, trial: Trial) -> None:
         """Learns nothing."""

@@ -57,13 +57,11 @@ class Naswot(Strategy):
         if place >= min(self._finalists, len(ranked)):
             return None
         chosen = ranked[place]
-        return Proposal(
-            chosen.proposal.architecture, self._context.fidelity, parents=(chosen.number,), why="promoted"
-        )
+        return Proposal(chosen.proposal.architecture, self._context.fidelity, parents=(chosen.number,), why="promoted")
 
     def tell(self, trial: Trial) -> None:
         """Remember a score; failed and repeated architectures are no candidates."""
-        if trial.proposal.fidelity == UNTRAINED:
+        if trial.number < self._samples:
             self._told += 1
             if trial.measurement is not None and trial.repeat_of is None:
                 self._scored.append(trial)
