@@ -114,7 +114,8 @@ class _Blocks:
         for region, given in zip(regions, inputs, strict=True):
             output = next(n for n in region if any(user not in set(region) for user in n.users))
             with self._graph.inserting_after(region[-1]):
-                step = self._graph.create_node("call_module", path, tuple(given.values()))
+                arguments = tuple(self._current(node) for node in given.values())
+                step = self._graph.create_node("call_module", path, arguments)
             step.meta = {CALLS: region[0].meta[CALLS], TYPE: output.meta.get(TYPE), SHAPE: output.meta.get(SHAPE)}
             step.meta[CALLS] = _outside(step.meta[CALLS], path)
             for user in [user for user in output.users if user not in region]:
@@ -137,15 +138,19 @@ class _Blocks:
         ]
         inputs: dict[str, fx.Node] = {}
         for name, given in call.inputs:
-            node = given
-            while node in self._replaced:
-                node = self._replaced[node]
+            node = self._current(given)
             if node in used and node not in inputs.values():
                 inputs["x" if name == "input" else name] = node
         for node in used:
             if node not in inputs.values():
                 inputs[identifier("x", inputs)] = node
         return inputs
+
+    def _current(self, node: fx.Node) -> fx.Node:
+        """The node that now stands for a node."""
+        while node in self._replaced:
+            node = self._replaced[node]
+        return node
 
     def _block(self, path: str, graph: fx.Graph) -> Block:
         chains = _collapse(path, graph, self._traced)

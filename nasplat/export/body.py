@@ -2,6 +2,7 @@
 
 import builtins
 import keyword
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from torch import fx, nn
 
 from nasplat.errors import InvalidInputError
 from nasplat.export.expressions import ATOM, Source, UnknownValueError, expression, literal
-from nasplat.export.trace import TYPE, shown
+from nasplat.export.trace import LENGTH, TYPE, shown
 
 _INLINE = 60
 """Characters up to which a step is written inside the next one."""
+_UPDATES = frozenset({operator.add, operator.sub, operator.mul, operator.truediv})
+"""What may be written as ``x = x + y``."""
 _RESERVED = frozenset({"F", "nn", "np", "torch", "math", "operator", "self", "Tensor", *keyword.kwlist, *dir(builtins)})
 
 
@@ -86,12 +89,21 @@ class _Writer:
         ends = self._last_uses(inlined)
         result = self._steps[-1].args[0]
         for step, node in enumerate(self._steps[:-1]):
+            if node in self._names:
+                continue
             source = self._expression(node)
-            if node in inlined and len(source[0]) <= _INLINE:
+            last = step == len(self._steps) - 2
+            if node in inlined and (last or len(source[0]) <= _INLINE):
                 self._sources[node] = source
                 continue
             if not node.users:
                 self._lines.append(source[0])
+                continue
+            items = _items(node)
+            if items:
+                base = self._choose(node, step, {})
+                names = [self._name(n, identifier(f"{base}{i}", self._names.values())) for i, n in enumerate(items)]
+                self._lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {source[0]}")
                 continue
             self._lines.append(f"{self._name(node, self._choose(node, step, ends))} = {source[0]}")
         self._lines.append(f"return {literal(result, lambda n: self._sources[n][0])}")
@@ -137,24 +149,29 @@ class _Writer:
 
     def _choose(self, node: fx.Node, step: int, ends: Mapping[fx.Node, int]) -> str:
         """The name of an input that nobody needs any more, or a new one that tells what was done."""
-        for used in self._inputs(node):
-            over = ends[used] <= step and used.meta.get(TYPE) == node.meta.get(TYPE)
-            # A module gives something new, unless the input is what flows through the whole forward.
-            if over and (node.op != "call_module" or self._names[used] in self._flowing):
-                return self._names[used]
         target = node.target
+        for used in self._inputs(node) if ends else ():
+            over = ends[used] <= step and used.meta.get(TYPE) == node.meta.get(TYPE)
+            if over and (self._names[used] in self._flowing or node.op == "call_method" or target in _UPDATES):
+                return self._names[used]
+        return identifier(self._hint(node), self._names.values())
+
+    def _hint(self, node: fx.Node) -> str:
+        """What a value could be called: after the module, method or function it comes from."""
+        target = node.target
+        if node in self._names:
+            return self._names[node]
         if node.op == "call_module":
-            hint = self._attributes[str(target)]
-        elif isinstance(target, str):
-            hint = target
-        elif target is getattr:
-            hint = str(node.args[1])
-        elif getattr(target, "__name__", "") == "getitem" and isinstance(node.args[0], fx.Node):
-            base = self._names.get(node.args[0], "item")
-            hint = f"{base}{node.args[1]}" if isinstance(node.args[1], int) and node.args[1] >= 0 else f"{base}_part"
-        else:
-            hint = getattr(target, "__name__", "value")
-        return identifier(hint, self._names.values())
+            return self._attributes[str(target)]
+        if isinstance(target, str):
+            return target
+        if target is getattr:
+            return str(node.args[1])
+        source = node.args[0] if node.args else None
+        if target is operator.getitem and isinstance(source, fx.Node):
+            index = node.args[1]
+            return f"{self._hint(source)}{index if isinstance(index, int) and index >= 0 else '_part'}"
+        return getattr(target, "__name__", "value")
 
     def _inputs(self, node: fx.Node) -> list[fx.Node]:
         """Named nodes in the statement of a node."""
@@ -177,3 +194,15 @@ def _uses(user: fx.Node, node: fx.Node) -> int:
 
     fx.map_arg((user.args, user.kwargs), visit)
     return count
+
+
+def _items(node: fx.Node) -> list[fx.Node]:
+    """The nodes of a tuple's items in order, if that is all that it is used for; else none."""
+    items: dict[int, fx.Node] = {}
+    for user in node.users:
+        if user.target is operator.getitem and user.args[0] is node and isinstance(user.args[1], int):
+            items[user.args[1]] = user
+    length = node.meta.get(LENGTH)
+    if length is None or len(node.users) != length or set(items) != set(range(length)):
+        return []
+    return [items[index] for index in range(length)]

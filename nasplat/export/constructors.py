@@ -29,7 +29,7 @@ class Argument:
 
 
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-_PLACEMENT = frozenset({"self", "mode", "device", "dtype"})
+_PLACEMENT = frozenset({"self", "device", "dtype"})
 """Parameters of constructors that say where and as what, not what is computed."""
 _ELSEWHERE: Mapping[tuple[type[nn.Module], str], Callable[[Any], object]] = {
     (nn.MultiheadAttention, "bias"): lambda m: m.in_proj_bias is not None,
@@ -78,6 +78,10 @@ _MISSING = object()
 
 def _parameters(kind: type[nn.Module]) -> dict[str, inspect.Parameter]:
     parameters = dict(inspect.signature(nn.RNNBase if kind in _RECURRENT else kind).parameters)
+    if kind in _RECURRENT:  # their own constructors take anything and pass it on
+        del parameters["mode"]
+    if kind in (nn.RNN, nn.GRU):
+        del parameters["proj_size"]
     if kind is nn.RNN:
         parameters["nonlinearity"] = inspect.Parameter(
             "nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh", annotation=str

@@ -160,8 +160,10 @@ def _index(index: object, named: Callable[[fx.Node], str]) -> str:
 def _function(target: Callable[..., Any]) -> str:
     name = target.__name__
     for prefix, namespace in _NAMESPACES:
-        if getattr(namespace, name, None) is target:
-            return f"{prefix}{name}"
+        # torch.linalg.norm calls itself linalg_norm.
+        for short in (name, name.removeprefix(f"{prefix.removeprefix('torch.').rstrip('.')}_")):
+            if getattr(namespace, short, None) is target:
+                return f"{prefix}{short}"
     raise UnknownValueError(f"the function {getattr(target, '__module__', '?')}.{name}")
 
 

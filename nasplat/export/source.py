@@ -60,24 +60,29 @@ def _batched(shape: tuple[int, ...]) -> str:
 
 def _class(made: Class, shapes: str) -> str:
     title = f"``{made.title}`` of the original network" + (f"; {made.uses} of them" if made.uses > 1 else "")
-    doc = f"The network: {shapes}." if shapes else f"{title}."
-    parameters = [_annotated(p.name, p.type, p.default) for p in made.parameters]
-    inputs = [_annotated(name, kind) for name, kind in made.body.inputs]
-    returns = f" -> {made.body.output}" if made.body.output else ""
-    lines = [
-        f"class {made.name}(nn.Module):",
-        f'    """{doc}"""',
-        "",
-        *fold(f"def __init__({', '.join(['self', *parameters])}) -> None:", 4),
-        "        super().__init__()",
-    ]
+    doc = f"The network: {shapes}" if shapes else title
+    head = [f"class {made.name}(nn.Module):", f'    """{doc}."""', ""]
+    return "\n".join([*head, *_constructor(made), *_forward(made)])
+
+
+def _constructor(made: Class) -> list[str]:
+    if not made.statements:
+        return []
+    parameters = ["self", *(_annotated(p.name, p.type, p.default) for p in made.parameters)]
+    lines = [*fold(f"def __init__({', '.join(parameters)}) -> None:", 4), "        super().__init__()"]
     for attribute, buffer, expression in made.statements:
         text = f'self.register_buffer("{attribute}", {expression})' if buffer else f"self.{attribute} = {expression}"
         lines.extend(fold(text, 8))
-    lines.extend(["", *fold(f"def forward({', '.join(['self', *inputs])}){returns}:", 4)])
+    return [*lines, ""]
+
+
+def _forward(made: Class) -> list[str]:
+    inputs = ["self", *(_annotated(name, kind) for name, kind in made.body.inputs)]
+    returns = f" -> {made.body.output}" if made.body.output else ""
+    lines = fold(f"def forward({', '.join(inputs)}){returns}:", 4)
     for line in made.body.lines:
         lines.extend(fold(line, 8))
-    return "\n".join(lines)
+    return lines
 
 
 def _annotated(name: str, kind: str, default: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """Tracing: a network's forward as a graph whose steps know which module's call they belong to."""
 
 import inspect
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
@@ -18,7 +19,11 @@ TYPE = "type"
 """Key of a node's meta data: the annotation of its value."""
 SHAPE = "shape"
 """Key of a node's meta data: the shape of its value, of tensors only."""
+LENGTH = "length"
+"""Key of a node's meta data: how many items its value has, of tuples and shapes only."""
 
+# Steps that leave nothing behind if nobody uses what they give; others may work in place.
+_PURE = (getattr, operator.getitem, "size", "dim")
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 # What a forward raises when it does with a placeholder what only a real tensor can do.
 _TRACING_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, NameError, LookupError, NotImplementedError)
@@ -88,7 +93,7 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
     root = _Root(network)
     try:
         graph = tracer.trace(root)
-        _Recorder(fx.GraphModule(root, graph)).run(example)
+        _Recorder(root, graph=graph).run(example)
     except _TRACING_ERRORS as error:
         module, path = tracer.current(network)
         raise InvalidInputError(
@@ -96,7 +101,7 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
             f"({type(error).__name__}: {error}); write it without branches and loops that depend on tensors"
         ) from error
     for node in reversed(graph.nodes):
-        if not node.users and (node.op == "get_attr" or node.target in (getattr, "size", "dim")):
+        if not node.users and (node.op == "get_attr" or node.target in _PURE):
             graph.erase_node(node)
     return Trace(graph, root, tuple(tracer.calls), frozenset(tracer.identities))
 
@@ -172,5 +177,6 @@ class _Recorder(fx.Interpreter):
         value = super().run_node(n)
         kinds = ((Tensor, "Tensor"), (torch.Size, "tuple[int, ...]"), (int, "int"), (float, "float"))
         n.meta[TYPE] = next((name for kind, name in kinds if isinstance(value, kind)), "")
+        n.meta[LENGTH] = len(value) if isinstance(value, tuple) else None
         n.meta[SHAPE] = tuple(value.shape) if isinstance(value, Tensor) else None
         return value
