@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import secrets
 import shutil
@@ -108,7 +107,8 @@ def export_bundle(
     example = _checked_example(example, normalization, resolution)
     if onnx:
         require_onnx()
-    network = copy.deepcopy(network).cpu().eval()
+    # Training may have laid the weights out otherwise than they are read back.
+    network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     inputs = prepared(example, normalization, resolution)
     output = _output(network, inputs)
     source = generate(network, inputs)
@@ -208,16 +208,17 @@ def _checked_classes(classes: Sequence[str] | None, output: Tensor) -> list[str]
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A new folder beside a folder that takes its place at the end, or is removed if anything goes wrong."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
     place = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    place.mkdir()
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise InvalidInputError(f"cannot export to {folder}: {error}; choose a folder that can be written") from error
     try:
         yield place
-        # Compiled files of the check would tell where the folder was made.
-        shutil.rmtree(place / "__pycache__", ignore_errors=True)
         if folder.exists():
             folder.rmdir()
-        os.rename(place, folder)
+        place.rename(folder)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

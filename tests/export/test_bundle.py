@@ -223,3 +223,19 @@ def test_used_folders_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="expected a new or an empty folder; choose another"):
         export_bundle(ByHand(), torch.zeros(2, 1, 8, 8), tmp_path / name, card={}, normalization=_NORMALIZATION)
     assert (tmp_path / "full" / "kept").read_text() == "kept"
+
+
+def test_folders_below_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(InvalidInputError, match=r"cannot export to .*bundle: .*choose a folder that can be written"):
+        export_bundle(
+            ByHand(), torch.zeros(2, 1, 8, 8), tmp_path / "file" / "bundle", card={}, normalization=_NORMALIZATION
+        )
+
+
+def test_missing_onnx_is_said_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    with pytest.raises(InvalidInputError, match=r"ONNX needs onnxscript: pip install 'nasplat\[onnx\]'"):
+        export_bundle(
+            ByHand(), torch.zeros(2, 1, 8, 8), tmp_path / "b", card={}, normalization=_NORMALIZATION, onnx=True
+        )
