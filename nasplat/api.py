@@ -1,18 +1,26 @@
 """The platform as functions: search, resume, score, retrain. The command line is a thin layer over them."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import nn
+
 from nasplat import registry
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.provenance import provenance
+from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
 from nasplat.study import Observer, Study
-from nasplat.task import Task
+from nasplat.task import Part, Task
+from nasplat.training.trainer import Normalization
+from nasplat.trial import Trial
 
 RETRAIN_FIRST_SEED = 1_000
 """Retraining uses seeds from here on, none of which a search has selected on."""
@@ -180,7 +188,7 @@ def retrain(
 def _best(store: Store, config: StudyConfig, top: int) -> list[str]:
     """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
     objective = config.parsed_objective()
-    space = registry.create("search_space", config.space, options=config.space_options)
+    space = space_of(config)
     losses: dict[str, list[float]] = {}
     texts: dict[str, str] = {}
     for trial in store.trials(config.name, space):
@@ -194,6 +202,123 @@ def _best(store: Store, config: StudyConfig, top: int) -> list[str]:
         raise InvalidInputError(f"study {config.name!r} has no completed trial to retrain")
     ranked = sorted(losses, key=lambda f: sum(losses[f]) / len(losses[f]))
     return [texts[f] for f in ranked[:top]]
+
+
+def export(
+    study: str,
+    folder: str | Path,
+    *,
+    store: str | Path | Store = "nasplat.db",
+    task: Task | None = None,
+    onnx: bool = False,
+) -> Path:
+    """Write a retrained network as a folder that runs without nasplat; parity is checked.
+
+    Of several trained seeds the first is taken: choosing by their test accuracy would spoil its meaning.
+
+    Args:
+        study: Name of a search that was retrained, or of a retraining.
+        folder: A new or empty folder.
+        store: Where the study is.
+        task: As in ``resume``.
+        onnx: Whether to write ``model.onnx`` too.
+
+    Raises:
+        InvalidInputError: If nothing was retrained with its weights kept, or the folder is in use.
+    """
+    from nasplat.export.bundle import export_bundle
+
+    with _opened(store) as opened:
+        opened.study(study)
+        retrained = [r for r in opened.studies() if r.config.get("final") and study in (r.name, r.parent)]
+        config = StudyConfig.from_json(retrained[-1].config) if retrained else None
+        trials = [] if config is None else list(opened.trials(config.name, space_of(config)))
+    kept = [t for t in trials if t.measurement is not None and "weights" in t.measurement.artifacts]
+    if config is None or not kept:
+        raise InvalidInputError(f"no trained weights of study {study!r} are kept; first: nasplat retrain {study}")
+    chosen = kept[0]
+    same = [t.measurement for t in kept if t.proposal.architecture == chosen.proposal.architecture]
+    accuracies = [m["test_accuracy"] for m in same if m is not None]
+    assert chosen.measurement is not None  # kept trials have one
+    task = task or registry.create("task", config.task)
+    network, normalization = load_network(config, chosen, task)
+    card = {
+        "architecture": chosen.proposal.architecture.text,
+        "fingerprint": chosen.proposal.architecture.fingerprint,
+        "space": chosen.proposal.architecture.space,
+        "task": config.task,
+        "study": config.name,
+        "trial": chosen.number,
+        "metrics": {n: m.value for n, m in chosen.measurement.metrics.items()},
+        "test_accuracy": {"mean": statistics.fmean(accuracies), "seeds": len(accuracies)},
+        "epochs": config.epochs,
+        "recipe": task.recipe.updated(config.recipe).to_json(),
+        "versions": provenance("cpu"),
+    }
+    return export_bundle(
+        network,
+        task.data(Part.SEARCH).inputs[:8],
+        Path(folder),
+        card=card,
+        normalization=normalization,
+        classes=task.classes or None,
+        resolution=config.resolution,
+        onnx=onnx,
+    )
+
+
+def load_network(config: StudyConfig, trial: Trial, task: Task) -> tuple[nn.Module, Normalization]:
+    """The trained network of a trial whose weights were kept, in evaluation mode, and what its inputs need.
+
+    Raises:
+        InvalidInputError: If the file of the weights is gone.
+    """
+    path = Path(trial.measurement.artifacts["weights"]) if trial.measurement is not None else Path()
+    if not path.is_file():
+        raise InvalidInputError(f"the weights of trial {trial.number} of {config.name!r} are gone: {path}")
+    tensors = load_file(path)
+    mean, std = tensors.pop("normalization.mean"), tensors.pop("normalization.std")
+    network = space_of(config).build(trial.proposal.architecture, task)
+    network.load_state_dict(tensors)
+    return network.eval(), Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def import_benchmark(
+    benchmark: str,
+    space: str,
+    *,
+    epochs: int,
+    store: str | Path | Store = "nasplat.db",
+    observers: Sequence[Observer] = (),
+    **settings: Any,
+) -> Study:
+    """Copy a table into the store as a study, so that it can be queried and no search looks it up again.
+
+    Args:
+        benchmark: Such as ``csv:PATH#DATASET``.
+        space: Name of the space that the table's architectures belong to.
+        epochs: Which of the table's trainings.
+        store: Where to.
+        observers: Called after each row.
+        settings: As in ``search``.
+    """
+    dataset = benchmark.rpartition("#")[2]
+    return search(
+        space,
+        strategy="exhaustive",
+        benchmark=benchmark,
+        epochs=epochs,
+        budget=Budget(),
+        store=store,
+        observers=observers,
+        **{"name": f"{space}-{dataset}-{epochs}-epochs", "proxy": "params", **settings},
+    )
+
+
+def space_of(config: StudyConfig) -> SearchSpace:
+    """The search space of a configuration."""
+    space: SearchSpace = registry.create("search_space", config.space, options=config.space_options)
+    return space
 
 
 def run(

@@ -40,8 +40,10 @@ class Budgeted(Strategy):
     def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
         """The strategy's proposal, or None when the budget is spent."""
         b = self._budget
-        # Where repeats count as trials, the number of trials ends the study as published; repeats cost no time.
-        endless = not (b.count_repeats and b.trials is not None)
+        # Where repeats count as trials, the number of trials ends the study as published. Without any limit the
+        # strategy itself decides when it is done. Else nothing but this would end a study of an exhausted space.
+        limited = any(limit is not None for limit in (b.trials, b.seconds, b.gpu_seconds))
+        endless = limited and not (b.count_repeats and b.trials is not None)
         if (
             self._trials >= (math.inf if b.trials is None else b.trials)
             or self._seconds >= (math.inf if b.seconds is None else b.seconds)

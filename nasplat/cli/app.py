@@ -1,6 +1,7 @@
 """The ``nasplat`` command: its subcommands, and what an error looks like."""
 
 import sys
+from functools import cache
 
 import typer
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 
 
+@cache
 def _add_commands() -> None:
     from nasplat.cli import quickstart, reading, results, searching
 
