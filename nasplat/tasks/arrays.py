@@ -1,6 +1,8 @@
 """One's own arrays in a NumPy file: ``x`` and ``y`` to search on, ``x_test`` and ``y_test`` for the test."""
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,20 +43,20 @@ def arrays(path: str) -> Task:
     )
 
 
-def _opened(file: Path) -> NpzFile:
+@contextmanager
+def _opened(file: Path) -> Iterator[NpzFile]:
     if not file.is_file():
         raise InvalidInputError(f"arrays {file}: there is no such file")
-    try:
-        opened: Any = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _no_archive(file) from error
-    if not isinstance(opened, NpzFile):
-        raise _no_archive(file)
-    return opened
-
-
-def _no_archive(file: Path) -> InvalidInputError:
-    return InvalidInputError(f"arrays {file}: expected an archive as np.savez(path, x=…, y=…) writes it")
+    wanted = f"arrays {file}: expected an archive as np.savez(path, x=…, y=…) writes it"
+    with file.open("rb") as stream:
+        try:
+            archive: Any = np.load(stream, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InvalidInputError(wanted) from error
+        if not isinstance(archive, NpzFile):
+            raise InvalidInputError(wanted)
+        with archive:
+            yield archive
 
 
 def _keys(file: Path) -> list[str]:
@@ -89,11 +91,13 @@ def _read(file: Path, x_key: str, y_key: str) -> Arrays:
 
 def _array(archive: NpzFile, file: Path, key: str) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = archive[key]
+        array: Any = archive[key]
     except ValueError as error:
         raise InvalidInputError(
             f"arrays {file}: {key} cannot be read ({error}); pickled objects are never loaded, save plain numbers"
         ) from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"arrays {file}: {key} cannot be read ({error}); the file is damaged") from error
+    if not isinstance(array, np.ndarray):
+        raise InvalidInputError(f"arrays {file}: {key} is no array; save it with np.savez")
     return array

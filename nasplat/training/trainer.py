@@ -46,8 +46,8 @@ class Normalization:
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Inputs ``(B, C, ...)`` as float32 with mean 0 and standard deviation 1 a channel."""
-        mean = torch.tensor(self.mean, device=inputs.device)
-        variance = torch.tensor(self.std, device=inputs.device).square()
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=inputs.device)
+        variance = torch.tensor(self.std, dtype=torch.float32, device=inputs.device).square()
         # Batch normalization with fixed statistics is one pass over the data instead of two.
         return functional.batch_norm(inputs.float(), mean, variance, eps=0.0)
 
