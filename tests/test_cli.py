@@ -48,9 +48,8 @@ def test_from_search_to_a_bundle_that_runs_alone(searched: Run, tmp_path: Path) 
     assert retrained.out.count("weights: nasplat-results/") == 4
 
     pictures = searched("plot", "s", "-o", "pictures", "--format", "svg").out.split()
-    assert pictures == ["pictures/s/best-so-far.svg", "pictures/s/pareto.svg", "pictures/s/proxy-flops.svg"] + [
-        "pictures/s/proxy-params.svg"
-    ]
+    names = ("best-so-far", "pareto", "proxy-flops", "proxy-params")
+    assert pictures == [f"pictures/s/{name}.svg" for name in names]
     assert all("<svg" in Path(p).read_text() for p in pictures)
 
     exported = searched("export", "s", "-o", "bundle")
@@ -165,7 +164,10 @@ def test_settings_from_a_file(nasplat: Run, tmp_path: Path) -> None:
     [
         (("--space", "conv-kernel"), "unknown search space 'conv-kernel': did you mean 'conv-kernels'?"),
         (("--task", "digit"), "unknown task 'digit': did you mean 'digits'?"),
-        (("--strategy", "regularised-evolution"), "unknown strategy 'regularised-evolution': did you mean 'regularized-evolution'?"),
+        (
+            ("--strategy", "regularised-evolution"),
+            "unknown strategy 'regularised-evolution': did you mean 'regularized-evolution'?",
+        ),
         (("--budget", "0"), "--budget must be 1 or more, got 0"),
         (("--constraint", "parms <= 1e5"), "unknown metric 'parms': did you mean 'params'?"),
         (("--constraint", "params ~ 3"), "a constraint is 'METRIC <= NUMBER' (or >=, <, >), got 'params ~ 3'"),
