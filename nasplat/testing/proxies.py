@@ -94,6 +94,19 @@ class ProxySuite:
             assert not any(getattr(module, hooks) for hooks in _HOOKS), f"{name} still has a hook"
         assert not any(getattr(nn.modules.module, f"_global{hooks}") for hooks in _HOOKS[:4])
 
+    def test_what_is_said_to_be_preserved_is(
+        self, proxy: ZeroCostProxy, network: Callable[[], nn.Module], batch: Data
+    ) -> None:
+        """Weights and buffers, where the next proxy is given the same network."""
+        if not proxy.preserves:
+            pytest.skip("each proxy after it is given a new network")
+        scored, fresh = network().train(), network().train()
+        with torch_seed(0):
+            proxy.compute(scored, batch)
+        before, after = fresh.state_dict(), scored.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
     def test_settings_of_torch_stay(self, proxy: ZeroCostProxy, network: Callable[[], nn.Module], batch: Data) -> None:
         """Gradients on, the default type, deterministic kernels or not."""
         before = _settings()
