@@ -171,7 +171,6 @@ def retrain(
     final_epochs = config.epochs if epochs is None else epochs
     final = replace(
         config,
-        name=f"{study}/retrain-{final_epochs}-epochs" + ("-of-given" if architectures else f"-top-{top}"),
         strategy="listed",
         strategy_options={"architectures": chosen, "seeds": seeds, "first_seed": RETRAIN_FIRST_SEED},
         objective=("test_accuracy",),
@@ -181,8 +180,11 @@ def retrain(
         repeats=1,
         final=True,
     )
+    base = f"{study}/retrain-{final_epochs}-epochs-{'given' if architectures else f'top-{top}'}"
     settings = Execution(weights=str(weights) if weights is not None else None, **execution)
-    return run(final, store, settings, task=task, observers=observers, parent=study)
+    with _opened(store) as opened:
+        final = replace(final, name=_name_for(opened, base, final))
+        return run(final, opened, settings, task=task, observers=observers, parent=study)
 
 
 def _best(store: Store, config: StudyConfig, top: int) -> list[str]:
@@ -344,6 +346,16 @@ def run(
         if not config.name:
             config = replace(config, name=fresh_name(opened, config))
         return Study(config, opened, execution=execution, task=task, parent=parent).run(*observers)
+
+
+def _name_for(store: Store, base: str, config: StudyConfig) -> str:
+    """The base, with a number where studies of that name have other settings (a longer search found other networks)."""
+    known = {s.name: s.config for s in store.studies()}
+    number, name = 1, base
+    while name in known and known[name] != replace(config, name=name).to_json():
+        number += 1
+        name = f"{base}-{number}"
+    return name
 
 
 def fresh_name(store: Store, config: StudyConfig) -> str:

@@ -5,6 +5,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +34,10 @@ class TrialExecutor(concurrent.futures.Executor):
     """
 
     capacity: int = 1
+
+    def clock(self) -> float:
+        """Seconds since the epoch, or simulated seconds, by which trials are dated."""
+        return time.time()
 
     def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
         """Block until one or more of the pending futures are done, and return those."""

@@ -22,6 +22,7 @@ class ZeroCostProxy:
         maximize: Whether a higher score promises a better network.
         role: Whether it looks at data.
         version: Raised whenever the same network would get another score.
+        preserves: Whether weights and buffers stay as they were, so that the next proxy may use the same network.
     """
 
     name: str
@@ -29,3 +30,4 @@ class ZeroCostProxy:
     maximize: bool = True
     role: Role = Role.SEARCH
     version: int = 1
+    preserves: bool = False

@@ -70,6 +70,10 @@ class SimulatedExecutor(TrialExecutor):
         self._submitted += 1
         return future
 
+    def clock(self) -> float:
+        """Simulated seconds since the executor was made."""
+        return self.now
+
     def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
         """Move the clock to the next end of a pending call, and return all pending calls that have ended."""
         done = {future for future in pending if future.done()}

@@ -86,6 +86,7 @@ class Study:
         self._first_with: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
         self._started: dict[int, float] = {}
+        self._clock: Callable[[], float] = time.time
         self._observers: Sequence[Observer] = ()
         self.trials: list[Trial] = []
         if config.name in {s.name for s in store.studies()}:
@@ -109,12 +110,20 @@ class Study:
         An interrupt (Ctrl-C) stops running trials, records the rest and is raised again; the study can be resumed.
         """
         self._observers = observers
+        e = self.execution
+        executor: TrialExecutor = registry.create("executor", e.executor, e.workers, e.time_limit)
+        self._clock = executor.clock
+        try:
+            self._run(executor)
+        finally:
+            executor.shutdown(cancel_futures=True)
+        return self
+
+    def _run(self, executor: TrialExecutor) -> None:
         # The first proposal is made before the study is written, so that a mistake in the settings leaves no trace.
         backlog = [t for t in self.trials if t.state is TrialState.RUNNING]
         if not self.trials and (first := self._ask()) is not None:
             backlog.append(first)
-        e = self.execution
-        executor: TrialExecutor = registry.create("executor", e.executor, e.workers, e.time_limit)
         self._open_record()
         state = StudyState.FAILED
         try:
@@ -124,11 +133,9 @@ class Study:
             state = StudyState.INTERRUPTED
             raise
         finally:
-            executor.shutdown(cancel_futures=True)
             self._recorder.flush()
             self.store.set_state(self.config.name, state)
             self.store.add_event(self.config.name, str(state), {"trials": len(self.trials), "told": self._told})
-        return self
 
     def _loop(self, executor: TrialExecutor, backlog: list[Trial]) -> None:
         pending: dict[Future[Outcome], Trial] = {}
@@ -149,7 +156,7 @@ class Study:
         if proposal is None:
             return None
         identity = self._identities.of(proposal)
-        trial = Trial(number, proposal, self._told, identity, asked_at=time.time())
+        trial = Trial(number, proposal, self._told, identity, asked_at=self._clock())
         self.trials.append(trial)
         return trial
 
@@ -199,7 +206,7 @@ class Study:
             told=self._told,
             saved=saved,
             repeat_of=None if first == trial.number else first,
-            finished_at=time.time(),
+            finished_at=self._clock(),
         )
         self.trials[trial.number] = trial
         self._told += 1

@@ -129,10 +129,8 @@ def test_score_and_benchmark_import(nasplat: Run, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     lines = ["arch,toy_valid_5ep,toy_test_5ep"]
     for width in range(2, 10):
-        lines += [
-            f'"fault=none,width={width},act={act}",{50 + width},{40 + width}'
-            for act in ("relu", "tanh", "gelu", "silu")
-        ]
+        for act in ("relu", "tanh", "gelu", "silu"):
+            lines.append(f'"fault=none,width={width},act={act}",{50 + width},{40 + width}')
     table.write_text("\n".join(lines) + "\n")
     space = ("--space", "tests.plugins:Faulty")
     imported = nasplat("benchmark", "import", f"csv:{table}#toy", *space, "--epochs", "5", "--json")

@@ -90,9 +90,7 @@ class TrainingEvaluator(Evaluator):
         start = time.perf_counter()
         with torch_seed(proposal.seed):
             network = self._space.build(proposal.architecture, self._task)
-            normalization, train_loss = self._trainer.train(
-                network, trained_on, proposal.fidelity, proposal.seed
-            )
+            normalization, train_loss = self._trainer.train(network, trained_on, proposal.fidelity, proposal.seed)
         measured = self._trainer.evaluate(network, measured_on, normalization, proposal.fidelity)
         seconds = time.perf_counter() - start
         metrics = {f"{self._prefix}_{name}": Metric(value, self._role) for name, value in measured.items()}
@@ -107,9 +105,7 @@ class TrainingEvaluator(Evaluator):
             self._save(proposal, network, normalization),
         )
 
-    def _save(
-        self, proposal: Proposal, network: torch.nn.Module, normalization: Normalization
-    ) -> dict[str, str]:
+    def _save(self, proposal: Proposal, network: torch.nn.Module, normalization: Normalization) -> dict[str, str]:
         if self._weights is None:
             return {}
         self._weights.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """Zero-cost proxies: scores of untrained networks."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
+from torch import nn
 
 from nasplat.errors import NonFiniteError
 from nasplat.evaluator import Evaluator
@@ -29,7 +31,7 @@ class ZeroCostEvaluator(Evaluator):
     Args:
         space: Builds the networks.
         task: Gives the batch.
-        proxies: What is computed, each on a fresh network; ``params`` and ``flops`` belong to them.
+        proxies: What is computed; ``params`` and ``flops`` belong to them.
         batch_size: Examples in the batch.
         device: Where.
     """
@@ -47,7 +49,7 @@ class ZeroCostEvaluator(Evaluator):
     ) -> None:
         self._space = space
         self._task = task
-        self._proxies = tuple(proxies)
+        self._proxies = tuple(sorted(proxies, key=lambda p: not p.preserves))
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._batches: dict[int, Data] = {}
@@ -70,35 +72,35 @@ class ZeroCostEvaluator(Evaluator):
         return {p.name: p.role for p in self._proxies}
 
     def measure(self, proposal: Proposal) -> Measurement:
-        """Build once a proxy that needs it, and score."""
+        """Score each proxy on the same untrained network, built anew where a proxy has changed it."""
         batch = self._batch(proposal.seed)
         start = time.perf_counter()
         metrics = {}
+        network = None
         for proxy in self._proxies:
             with torch_seed(proposal.seed):
-                network = self._space.build(proposal.architecture, self._task)
-                network.to(self._device, memory_format=_layout(batch)).train()  # type: ignore[call-overload]
-                score = proxy.compute(network, batch)
-            if score != score:
+                network = network or self._build(proposal, batch)
+                score = proxy.compute(network.train(), batch)
+            network = network if proxy.preserves else None
+            if math.isnan(score):
                 raise NonFiniteError(f"proxy {proxy.name!r} gives NaN")
             metrics[proxy.name] = Metric(score, proxy.role)
         seconds = time.perf_counter() - start
         gpu_seconds = seconds if self._device.type == "cuda" else 0.0
         return Measurement(metrics, Cost(seconds, gpu_seconds), provenance(str(self._device)))
 
+    def _build(self, proposal: Proposal, batch: Data) -> nn.Module:
+        network = self._space.build(proposal.architecture, self._task)
+        layout = torch.channels_last if batch.inputs.ndim == 4 else torch.contiguous_format
+        return network.to(self._device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
     def _batch(self, seed: int) -> Data:
         if seed not in self._batches:
             train = self._task.data(Part.TRAIN)
-            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[
-                : self._batch_size
-            ]
+            index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self._batch_size]
             data = train.take(index)
             inputs = Normalization.of(train.inputs).apply(data.inputs).to(self._device)
             if inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             self._batches[seed] = Data(inputs, data.targets.to(self._device))
         return self._batches[seed]
-
-
-def _layout(batch: Data) -> torch.memory_format:
-    return torch.channels_last if batch.inputs.ndim == 4 else torch.contiguous_format

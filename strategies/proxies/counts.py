@@ -16,5 +16,5 @@ def _flops(network: nn.Module, batch: Data) -> float:
     return float(count_network(network.eval(), batch.inputs[:1]).flops)
 
 
-params = ZeroCostProxy("params", _params, role=Role.NONE)
-flops = ZeroCostProxy("flops", _flops, role=Role.NONE)
+params = ZeroCostProxy("params", _params, role=Role.NONE, preserves=True)
+flops = ZeroCostProxy("flops", _flops, role=Role.NONE, preserves=True)
