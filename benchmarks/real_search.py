@@ -78,15 +78,14 @@ def main() -> None:
     run.kill(*search, after=options.kill_after)
     killed = run.json("query", NAME, "--limit", "10000")
     states = [r["state"] for r in killed]
-    print(
-        f"killed after {options.kill_after:.0f} s: {states.count('completed')} finished, {states.count('running')} running"
-    )
+    done, cut_off = states.count("completed"), states.count("running")
+    print(f"killed after {options.kill_after:.0f} s: {done} finished, {cut_off} running")
     found = run.json("resume", NAME, workers=True)
     rows = run.json("query", NAME, "--limit", "10000")
     kept = {r["number"]: r for r in rows}
     lost = [r["number"] for r in killed if r["state"] == "completed" and kept[r["number"]] != r]
     print(
-        f"search: {found['trials']} trials, {found['failed']} failed, {len(lost)} finished before the kill lost or changed"
+        f"search: {found['trials']} trials, {found['failed']} failed; of those finished before the kill {len(lost)} lost"
     )
 
     retrained = run.json("retrain", NAME, "--seeds", "3", workers=True)["retrained"][0]

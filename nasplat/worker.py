@@ -73,7 +73,7 @@ def set_up(config: BenchConfig) -> Bench:
     if study.benchmark is not None:
         table = registry.create("table", study.benchmark, space, options={"trust_files": execution.trust_files})
         if study.repeats > (most := table.repeats(study.fidelity)):
-            raise InvalidInputError(f"the table has {most} training(s) of an architecture, got repeats = {study.repeats}")
+            raise InvalidInputError(f"the table has {most} training(s) of an architecture, got {study.repeats} repeats")
     task = config.task or (_task(study.task) if study.task else table.task)
     recipe = task.recipe.updated(study.recipe)
     trained: Evaluator = table or TrainingEvaluator(

@@ -37,7 +37,7 @@ class _Counts:
             if self.best is None or goal.loss(value) < goal.loss(self.best):
                 self.best = value
         now = time.monotonic()
-        self._moments = [m for m in self._moments if now - m < _WINDOW_SECONDS][-1_000:] + [now]
+        self._moments = [*[m for m in self._moments if now - m < _WINDOW_SECONDS][-1_000:], now]
 
     def rate(self) -> float:
         """Trials a second over the last half minute."""
