@@ -10,12 +10,11 @@ def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     Points with an infinite coordinate (infeasible ones) are never part of it.
     """
     front = np.zeros(len(losses), dtype=bool)
-    order = np.lexsort(losses.T[::-1])
-    kept: list[NDArray[np.float64]] = []
-    for i in order[np.isfinite(losses[order]).all(1)]:
-        # In lexicographic order a point can only be dominated by an earlier one, and if so by one that was kept.
-        point = losses[i]
-        if not kept or not ((others := np.array(kept)) <= point).all(1).any() or (others == point).all(1).any():
-            front[i] = True
-            kept.append(point)
+    left = np.flatnonzero(np.isfinite(losses).all(1))
+    left = left[np.lexsort(losses[left].T[::-1])]
+    while len(left):
+        # In lexicographic order no later point dominates the first one; what is not better than it anywhere leaves.
+        first, others = losses[left[0]], losses[left]
+        front[left[(others == first).all(1)]] = True
+        left = left[(others < first).any(1)]
     return front

@@ -1,12 +1,12 @@
-"""Opening a database: SQLite in WAL mode, any other URL as it is; the schema's revision is checked at the door."""
+"""Opening a database: a SQLite file in WAL mode, any other URL as it is; the schema is checked at the door."""
 
 import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from nasplat.errors import InvalidInputError, StoreError
@@ -14,6 +14,17 @@ from nasplat.storage.schema import HEAD, VERSION_TABLE
 
 READ_ONLY = {"nasplat_read_only": True}
 """Execution options of a connection that only reads: on SQLite it takes no write lock."""
+
+_PRAGMAS = (
+    # How long to wait for another writer, in milliseconds.
+    "busy_timeout=60000",
+    # Each commit reaches the disk, not only the operating system: trials are committed in groups, so the flush
+    # of a few milliseconds costs little, and a power cut loses no more than a kill.
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    # 64 MiB: the identities of a million measurements are looked up in random order.
+    "cache_size=-65536",
+)
 
 
 def store_url(store: str | Path) -> str:
@@ -26,40 +37,44 @@ def open_engine(store: str | Path, *, create: bool) -> Engine:
 
     Args:
         store: URL, or path of a SQLite file.
-        create: Whether an empty or absent database is filled with the tables.
+        create: Whether the database will be written, and filled with the tables where it has none.
 
     Raises:
         InvalidInputError: If the URL is malformed or its driver is not installed.
         StoreError: If the database cannot be reached or written, is absent, or has another schema.
     """
-    engine = _connect(store, create=create)
+    engine = connect(store, create=create)
     try:
         _check_schema(engine, create=create)
-    except OperationalError as error:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise StoreError(f"cannot open the store {shown}: {_reason(error)}") from error
+        if create:
+            # Takes the write lock: what cannot be written is refused before anything is spent on a study.
+            with engine.begin():
+                pass
+    except DBAPIError as error:
+        engine.dispose()
+        raise StoreError(f"cannot open the store {shown(engine.url)}: {reason(error)}") from error
+    except StoreError:
+        engine.dispose()
+        raise
     return engine
 
 
-def _connect(store: str | Path, *, create: bool) -> Engine:
-    url = store_url(store)
+def connect(store: str | Path, *, create: bool) -> Engine:
+    """An engine, not yet connected; of SQLite paths it is known that they can be there."""
+    url = _parse(store_url(store))
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.get_backend_name() == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            options["poolclass"] = StaticPool
+        else:
+            _check_path(Path(str(url.database)), create=create)
     try:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql" and find_spec("psycopg"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"hide_parameters": True}
-        if parsed.get_backend_name() == "sqlite":
-            path = parsed.database
-            if path in (None, "", ":memory:"):
-                options["poolclass"] = StaticPool
-            elif not create and not Path(path or "").exists():
-                raise StoreError(f"there is no store at {path}; run a search first or give another --store")
-        engine = create_engine(parsed, **options)
+        engine = create_engine(url, **options)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidInputError(f"not a database URL: {error}") from error
     except ModuleNotFoundError as error:
         raise InvalidInputError(
-            f"the driver of {url.partition(':')[0]} is not installed ({error.name}); "
+            f"the driver of {url.drivername} is not installed ({error.name}); "
             "PostgreSQL: pip install 'nasplat[postgresql]'"
         ) from error
     if engine.dialect.name == "sqlite":
@@ -67,33 +82,75 @@ def _connect(store: str | Path, *, create: bool) -> Engine:
     return engine
 
 
-def upgrade_store(store: str | Path) -> str:
-    """Bring an existing store to this code's schema, and say what was done."""
-    from nasplat.storage.migrate import upgrade
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # What was given may hold a password, so neither it nor the cause, which may quote it, is shown.
+        raise InvalidInputError(
+            "not a database URL: expected dialect://user:password@host:port/database, or the path of a SQLite file"
+        ) from None
+    if parsed.drivername == "postgresql" and find_spec("psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
-    engine = _connect(store, create=False)
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        current = revision(connection)
-    if current == HEAD:
-        return f"the store already has schema {HEAD}"
-    upgrade(engine)
+
+def _check_path(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        raise StoreError(f"the store {path} is a folder; give the path of a file in it")
+    if not create and not path.exists():
+        raise StoreError(f"there is no store at {path}; run a search first or give another --store")
+    if not path.parent.is_dir():
+        raise StoreError(f"the store {path} cannot be made: there is no folder {path.parent}; make it first")
+
+
+def upgrade_store(store: str | Path) -> str:
+    """Bring an existing store to this code's schema, and say what was done.
+
+    Raises:
+        InvalidInputError: If the URL is malformed.
+        StoreError: If there is no store, it is newer than this code, or it cannot be written.
+    """
+    engine = connect(store, create=False)
+    try:
+        current = _revision_of(engine)
+        if current == HEAD:
+            return f"the store already has schema {HEAD}"
+        if current is None:
+            raise _no_store()
+        _refuse_newer(current)
+        _upgrade(engine)
+    except DBAPIError as error:
+        raise StoreError(f"cannot upgrade the store {shown(engine.url)}: {reason(error)}") from error
+    finally:
+        engine.dispose()
     return f"upgraded the store from schema {current} to {HEAD}"
 
 
-def _reason(error: OperationalError) -> str:
-    message = str(error.orig).strip().splitlines()[0]
+def shown(url: URL) -> str:
+    """A URL for people: without its password; of SQLite only the path."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or "in memory"
+    return url.render_as_string(hide_password=True)
+
+
+def reason(error: DBAPIError) -> str:
+    """The first line of what the database said, and what may help."""
+    message = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
     if "readonly" in message or "unable to open" in message:
-        return f"{message}; is the path writable?"
+        return f"{message}; make the file and its folder writable or give another --store"
+    if "not a database" in message:
+        return f"{message}; give another --store"
     return message
 
 
 def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
-    def connect(dbapi: sqlite3.Connection, record: object) -> None:
+    def connected(dbapi: sqlite3.Connection, record: object) -> None:
         # SQLAlchemy begins transactions itself (below): Python's driver would begin them without the write lock,
         # and two writers that both started as readers would fail instead of waiting for each other.
         dbapi.isolation_level = None
-        for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        for pragma in _PRAGMAS:
             dbapi.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
@@ -106,23 +163,46 @@ def revision(connection: Connection) -> str | None:
     """The schema's revision of a database, or None where there are no tables of nasplat."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one())
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return None if found is None else str(found)
+
+
+def _revision_of(engine: Engine) -> str | None:
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        return revision(connection)
 
 
 def _check_schema(engine: Engine, *, create: bool) -> None:
-    from nasplat.storage.migrate import known_revisions, upgrade
-
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        current = revision(connection)
+    current = _revision_of(engine)
     if current == HEAD:
         return
-    if current is None:
-        if not create:
-            raise StoreError("the database holds no nasplat store; run a search with it first")
-        upgrade(engine)
-    elif current in known_revisions():
+    if current is not None:
+        _refuse_newer(current)
         raise StoreError(f"the store has the older schema {current}; back it up and run: nasplat db upgrade")
-    else:
+    if not create:
+        raise _no_store()
+    if engine.dialect.name == "sqlite":
+        # It stays with the file, so it is set once, and never on a database that is only looked at.
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    _upgrade(engine)
+
+
+def _no_store() -> StoreError:
+    return StoreError("the database holds no nasplat store; run a search with it first")
+
+
+def _refuse_newer(current: str) -> None:
+    from nasplat.storage.migrate import known_revisions
+
+    if current not in known_revisions():
         raise StoreError(
             f"the store has schema {current}, which is newer than this nasplat's {HEAD}; update nasplat to open it"
         )
+
+
+def _upgrade(engine: Engine) -> None:
+    # Alembic takes as long to import as a store takes to open, and is needed once in a store's life.
+    from nasplat.storage.migrate import upgrade
+
+    upgrade(engine)

@@ -1,25 +1,24 @@
-"""Reading the store: filtered trials with their metrics, fronts, and free SQL that cannot write."""
+"""Reading the store: filtered trials with their metrics, fronts, and what is known of each study."""
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias, final
+from typing import Any, Self, final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, column, create_engine, event, func, select, table, text
+from sqlalchemy import ColumnElement, Select, case, exists, func, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
 from nasplat.objective import Goal
 from nasplat.pareto import non_dominated
+from nasplat.storage import free_sql
 from nasplat.storage import schema as s
+from nasplat.storage.bulk import CHUNK
+from nasplat.storage.columns import TRIAL_COLUMNS, TRIALS
 from nasplat.storage.engine import READ_ONLY, open_engine
 from nasplat.storage.filters import parse_filter
-
-Row: TypeAlias = dict[str, Any]
-
-_SQL_SECONDS = 30
+from nasplat.storage.free_sql import Row
 
 
 @final
@@ -32,14 +31,15 @@ class Query:
         where: Condition on columns of ``v_trial`` and on metrics, such as ``val_accuracy > 0.9 and params < 1e5``.
         by: Goals: one orders, two or more are for ``pareto``. Empty means the study's own goals.
         limit: Most rows.
-        after: Number of the trial behind which a page in the order of numbers starts.
+        after: Where a page starts: behind the trial of this number, or of this study and number where the page
+            goes over all studies.
     """
 
     study: str | None = None
     where: str | None = None
     by: tuple[str, ...] = ()
     limit: int = 100
-    after: int | None = None
+    after: int | tuple[str, int] | None = None
 
 
 @final
@@ -56,7 +56,9 @@ class Reader:
 
     def __init__(self, store: str | Path) -> None:
         self._engine = open_engine(store, create=False)
-        self._connection = self._engine.connect().execution_options(**READ_ONLY)
+        # Each query is one statement, so it needs no transaction around it.
+        options = {**READ_ONLY, "isolation_level": "AUTOCOMMIT"}
+        self._connection = self._engine.connect().execution_options(**options)
 
     def close(self) -> None:
         """Release the database."""
@@ -73,10 +75,16 @@ class Reader:
 
     def page(self, query: Query) -> list[Row]:
         """Trials in the order of study and number, from behind ``query.after``; metrics are columns."""
-        statement = self._select(query).order_by(s.trial.c.study_id, s.trial.c.number)
-        if query.after is not None:
-            statement = statement.where(s.trial.c.number > query.after)
-        return self._rows(statement.limit(query.limit))
+        t = s.trial.c
+        statement = TRIALS.where(*self._conditions(query)).order_by(t.study_id, t.number).limit(query.limit)
+        match query.after:
+            case (study, number):
+                statement = statement.where(tuple_(t.study_id, t.number) > (self._study_id(study), number))
+            case int(number):
+                if query.study is None:
+                    raise InvalidInputError(f"trial {number} of which study? A page over all studies needs both")
+                statement = statement.where(t.number > number)
+        return self._rows(statement)
 
     def top(self, query: Query) -> list[Row]:
         """The best distinct measurements by one goal, the best first.
@@ -84,36 +92,64 @@ class Reader:
         Raises:
             InvalidInputError: If no goal is given and none follows from the study.
         """
-        if not query.by and query.study is not None:
-            statement = self._select(query).where(s.trial.c.objective_0.is_not(None), s.trial.c.repeat_of.is_(None))
-            return self._rows(statement.order_by(s.trial.c.objective_0, s.trial.c.number).limit(query.limit))
-        goal = self._goals(query)[0]
-        metric = s.metric.alias()
-        statement = (
-            self._select(query)
-            .join(metric, (metric.c.measurement_id == s.trial.c.measurement_id) & (metric.c.name == goal.metric))
-            .where(s.trial.c.saved.is_(False))
+        t, conditions = s.trial.c, self._conditions(query)
+        if query.study is None:
+            return self._top_of_all(self._goals(query)[0], conditions, query.limit)
+        statement = TRIALS.where(*conditions, t.repeat_of.is_(None)).limit(query.limit)
+        if not query.by:
+            return self._rows(statement.where(t.objective_0.is_not(None)).order_by(t.objective_0, t.number))
+        goal, metric = self._goals(query)[0], s.metric.alias()
+        named = (metric.c.measurement_id == t.measurement_id) & (metric.c.name == goal.metric)
+        return self._rows(statement.join(metric, named).order_by(_best_first(metric.c.value, goal), t.number))
+
+    def _top_of_all(self, goal: Goal, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Row]:
+        # Metrics in the order of the index until enough have a trial: no trial is read but those that are shown.
+        metric, t = s.metric.c, s.trial.c
+        measured = (
+            select(metric.measurement_id)
+            .where(metric.name == goal.metric)
+            .where(exists(select(t.id).where(t.measurement_id == metric.measurement_id, *conditions)))
+            .order_by(_best_first(metric.value, goal), metric.measurement_id)
+            .limit(limit)
         )
-        best_first = metric.c.value.desc() if goal.maximize else metric.c.value
-        return self._rows(statement.order_by(best_first).limit(query.limit))
+        return self._of_measurements([r.measurement_id for r in self._execute(measured)], conditions)
 
     def pareto(self, query: Query) -> list[Row]:
-        """The distinct measurements that no other one beats in all goals, best first goal first."""
-        goals = self._goals(query)
-        metrics = [s.metric.alias() for _ in goals]
-        base = self._select(query).where(s.trial.c.repeat_of.is_(None))
-        for goal, metric in zip(goals, metrics, strict=True):
-            on = (metric.c.measurement_id == s.trial.c.measurement_id) & (metric.c.name == goal.metric)
-            base = base.join(metric, on)
-        points = self._execute(base.with_only_columns(s.trial.c.id, *(m.c.value for m in metrics)))
-        if not points:
-            return []
-        table = np.array(points, dtype=np.float64)
-        losses = table[:, 1:] * np.array([-1.0 if g.maximize else 1.0 for g in goals])
+        """The distinct measurements that no other one beats in all goals, best first goal first.
+
+        With a study and without goals these are its own front: trials at its fidelity that satisfy its constraints.
+
+        Raises:
+            InvalidInputError: If no goals are given and none follow from the study.
+        """
+        conditions, goals = self._conditions(query), self._goals(query)
+        own = query.study is not None and not query.by
+        points = self._execute(self._objectives(goals, conditions) if own else self._metrics(goals, conditions))
+        table = np.array([tuple(p) for p in points], dtype=np.float64).reshape(-1, 1 + len(goals))
+        losses = table[:, 1:] if own else table[:, 1:] * np.array([-1.0 if g.maximize else 1.0 for g in goals])
         on_front = non_dominated(losses)
-        chosen = table[on_front][np.argsort(losses[on_front, 0], kind="stable"), 0].astype(int)
-        rows = {r["id"]: r for r in self._rows(_trials().where(s.trial.c.id.in_(chosen.tolist())), keep_id=True)}
-        return [{k: v for k, v in rows[i].items() if k != "id"} for i in chosen.tolist()][: query.limit]
+        order = np.argsort(losses[on_front, 0], kind="stable")
+        chosen: list[int] = table[on_front][order, 0].astype(int).tolist()
+        found = self._of_trials(chosen) if own else self._of_measurements(chosen, conditions)
+        return [row for row in found if not own or row["repeat_of"] is None][: query.limit]
+
+    def _objectives(self, goals: Sequence[Goal], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+        """Trials with the losses of their study's goals."""
+        losses = [s.trial.c[f"objective_{i}"] for i in range(len(goals))]
+        return (
+            select(s.trial.c.id, *losses).where(losses[0].is_not(None), *conditions).order_by(losses[0], s.trial.c.id)
+        )
+
+    def _metrics(self, goals: Sequence[Goal], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+        """Measurements of trials with the metrics of the goals."""
+        metrics = [s.metric.alias() for _ in goals]
+        wanted = select(s.trial.c.measurement_id).where(*conditions, s.trial.c.measurement_id.is_not(None)).distinct()
+        trials = wanted.subquery()
+        statement = select(trials.c.measurement_id, *(m.c.value for m in metrics)).select_from(trials)
+        for goal, metric in zip(goals, metrics, strict=True):
+            named = (metric.c.measurement_id == trials.c.measurement_id) & (metric.c.name == goal.metric)
+            statement = statement.join(metric, named)
+        return statement.order_by(trials.c.measurement_id)
 
     def trial(self, study: str, number: int) -> Row:
         """Everything about one trial, with failure, parents and artifacts.
@@ -121,80 +157,36 @@ class Reader:
         Raises:
             InvalidInputError: If there is no such trial.
         """
-        rows = self._rows(self._select(Query(study=study)).where(s.trial.c.number == number))
+        t, lineage, artifact = s.trial.c, s.lineage.c, s.artifact.c
+        study_id = self._study_id(study)
+        failure = (t.failure_message, t.failure_traceback)
+        rows = self._rows(TRIALS.where(t.study_id == study_id, t.number == number).add_columns(*failure))
         if not rows:
             raise InvalidInputError(f"study {study!r} has no trial {number}")
-        study_id = self._study_id(study)
-        failure = self._execute(
-            select(s.trial.c.failure_message, s.trial.c.failure_traceback).where(
-                s.trial.c.study_id == study_id, s.trial.c.number == number
-            )
-        )[0]
-        parents = select(s.lineage.c.parent).where(s.lineage.c.study_id == study_id, s.lineage.c.number == number)
-        measurement_id = rows[0]["measurement_id"]
-        artifacts = select(s.artifact.c.kind, s.artifact.c.path).where(s.artifact.c.measurement_id == measurement_id)
+        parents = select(lineage.parent).where(lineage.study_id == study_id, lineage.number == number)
+        artifacts = select(artifact.kind, artifact.path).where(artifact.measurement_id == rows[0]["measurement_id"])
         return {
             **rows[0],
-            "failure_message": failure.failure_message,
-            "failure_traceback": failure.failure_traceback,
-            "parents": [r.parent for r in self._execute(parents.order_by(s.lineage.c.position))],
+            "parents": [r.parent for r in self._execute(parents.order_by(lineage.position))],
             "artifacts": {r.kind: r.path for r in self._execute(artifacts)},
         }
 
     def measurements(self, space: str, fingerprint: str) -> list[Row]:
         """All measurements of an architecture at every fidelity, whoever paid; metrics are columns."""
+        m = s.measurement.c
         statement = (
-            select(
-                s.measurement.c.id.label("measurement_id"),
-                *(s.measurement.c[c] for c in ("epochs", "data_fraction", "resolution", "seed", "seconds")),
-            )
+            select(m.id.label("measurement_id"), m.epochs, m.data_fraction, m.resolution, m.seed, m.seconds)
             .join(s.architecture)
             .where(s.architecture.c.space == space, s.architecture.c.fingerprint == fingerprint)
-            .order_by(s.measurement.c.epochs, s.measurement.c.id)
+            .order_by(m.epochs, m.id)
         )
-        return self._with_metrics([dict(r._mapping) for r in self._execute(statement)])
+        return self._rows(statement)
 
     # Studies -------------------------------------------------------------------------------------------------
 
     def studies(self) -> list[Row]:
         """All studies, oldest first, with their numbers of trials, best first goal and paid seconds."""
-        best = (
-            select(s.trial.c.study_id, func.min(s.trial.c.objective_0).label("objective_0"))
-            .group_by(s.trial.c.study_id)
-            .subquery()
-        )
-        cost, saved = (
-            table("v_cost", *(column(c) for c in ("study", "trials", "completed", "failed", "paid_seconds"))),
-            table("v_saved", column("study"), column("saved_trials"), column("saved_seconds")),
-        )
-        statement = (
-            select(s.study, best.c.objective_0, cost, saved.c.saved_trials, saved.c.saved_seconds)
-            .join(best, best.c.study_id == s.study.c.id, isouter=True)
-            .join(cost, cost.c.study == s.study.c.name, isouter=True)
-            .join(saved, saved.c.study == s.study.c.name, isouter=True)
-            .order_by(s.study.c.id)
-        )
-        rows = []
-        for r in self._execute(statement):
-            goal = Goal.parse(r.goals[0])
-            rows.append(
-                {
-                    "study": r.name,
-                    "state": r.state,
-                    "space": r.space,
-                    "task": r.task,
-                    "strategy": r.strategy,
-                    "goal": r.goals[0],
-                    "best": None if r.objective_0 is None else goal.loss(r.objective_0),
-                    "trials": r.trials or 0,
-                    "completed": r.completed or 0,
-                    "failed": r.failed or 0,
-                    "saved": r.saved_trials or 0,
-                    "paid_seconds": r.paid_seconds or 0.0,
-                    "config": r.config,
-                }
-            )
-        return rows
+        return self._studies(None)
 
     def study(self, name: str) -> Row:
         """One row of ``studies``.
@@ -202,10 +194,33 @@ class Reader:
         Raises:
             InvalidInputError: If there is no such study, with the nearest name.
         """
-        rows = {r["study"]: r for r in self.studies()}
-        if name not in rows:
-            raise unknown_name("study", name, rows)
-        return rows[name]
+        return self._studies(self._study_id(name))[0]
+
+    def _studies(self, study_id: int | None) -> list[Row]:
+        t, m = s.trial.c, s.measurement.c
+        seconds = func.coalesce(m.seconds, t.failure_seconds, 0.0)
+        counted = (
+            select(
+                t.study_id,
+                func.count().label("trials"),
+                func.sum(case((t.state == "completed", 1), else_=0)).label("completed"),
+                func.sum(case((t.state == "failed", 1), else_=0)).label("failed"),
+                func.sum(case((t.saved, 1), else_=0)).label("saved"),
+                func.sum(case((t.saved, 0.0), else_=seconds)).label("paid_seconds"),
+                func.min(t.objective_0).label("objective_0"),
+            )
+            .join(s.measurement, m.id == t.measurement_id, isouter=True)
+            .group_by(t.study_id)
+        )
+        if study_id is not None:
+            counted = counted.where(t.study_id == study_id)
+        counts = counted.subquery()
+        statement = (
+            select(s.study, counts).join(counts, counts.c.study_id == s.study.c.id, isouter=True).order_by(s.study.c.id)
+        )
+        if study_id is not None:
+            statement = statement.where(s.study.c.id == study_id)
+        return [_study_row(r) for r in self._execute(statement)]
 
     def events(self, study: str) -> list[Row]:
         """What happened in a study, in order."""
@@ -215,7 +230,7 @@ class Reader:
     def proxies(self, study: str) -> list[str]:
         """The metrics that the study's architectures have at zero epochs, whoever measured them."""
         return sorted(
-            {r.name for r in self._execute(self._untrained(study).with_only_columns(s.metric.c.name).distinct())}
+            r.name for r in self._execute(self._untrained(study).with_only_columns(s.metric.c.name).distinct())
         )
 
     def proxy_pairs(self, study: str, proxy: str, metric: str) -> list[tuple[float, float]]:
@@ -232,72 +247,42 @@ class Reader:
 
     def _untrained(self, study: str) -> Select[Any]:
         """Distinct trained trials of a study joined to the metrics that their architectures have at zero epochs."""
-        t = s.trial.c
+        t, m = s.trial.c, s.measurement.c
         return (
             select(t.id)
-            .join(
-                s.measurement,
-                (s.measurement.c.architecture_id == t.architecture_id) & (s.measurement.c.epochs == 0),
-            )
-            .join(s.metric, s.metric.c.measurement_id == s.measurement.c.id)
-            .where(
-                t.study_id == self._study_id(study),
-                t.epochs > 0,
-                t.state == "completed",
-                t.repeat_of.is_(None),
-            )
+            .join(s.measurement, (m.architecture_id == t.architecture_id) & (m.epochs == 0))
+            .join(s.metric, s.metric.c.measurement_id == m.id)
+            .where(t.study_id == self._study_id(study), t.epochs > 0, t.state == "completed", t.repeat_of.is_(None))
         )
 
-    # Free SQL ------------------------------------------------------------------------------------------------
-
-    def sql(self, statement: str, limit: int = 10_000) -> list[Row]:
-        """The rows of one SELECT over the documented views; it cannot write, attach or run on for ever.
+    def sql(self, statement: str, limit: int = 10_000, *, seconds: float = 30.0) -> list[Row]:
+        """The first rows of one SELECT over the documented views; it cannot write, attach or run on for ever.
 
         Raises:
-            InvalidInputError: If the database refuses the statement.
+            InvalidInputError: If the database refuses the statement, or it takes longer than ``seconds``.
         """
-        engine = create_engine(self._engine.url, hide_parameters=True)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _lock_down_sqlite)
-        try:
-            with engine.connect() as connection:
-                if engine.dialect.name == "postgresql":
-                    connection.execute(text("SET TRANSACTION READ ONLY"))
-                    connection.execute(text(f"SET LOCAL statement_timeout = '{_SQL_SECONDS}s'"))
-                result = connection.exec_driver_sql(statement)
-                if not result.returns_rows:
-                    raise InvalidInputError("the statement gives no rows; --sql takes one SELECT")
-                return [dict(r._mapping) for r in result.fetchmany(limit)]
-        except (DBAPIError, sqlite3.Error) as error:
-            reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-            raise InvalidInputError(f"the store refuses the statement: {reason}") from error
-        finally:
-            engine.dispose()
+        return free_sql.select(self._engine, statement, limit=limit, seconds=seconds)
 
     # Helpers -------------------------------------------------------------------------------------------------
 
-    def _select(self, query: Query) -> Select[Any]:
-        statement = _trials()
+    def _conditions(self, query: Query) -> list[ColumnElement[bool]]:
+        """Conditions on trials alone: what they refer to is looked up in subqueries."""
+        conditions: list[ColumnElement[bool]] = []
         if query.study is not None:
-            statement = statement.where(s.trial.c.study_id == self._study_id(query.study))
+            conditions.append(s.trial.c.study_id == self._study_id(query.study))
         if query.where:
-            statement = statement.where(parse_filter(query.where, self._resolve))
-        return statement
+            conditions.append(parse_filter(query.where, self._resolve))
+        return conditions
 
     def _resolve(self, name: str) -> ColumnElement[Any]:
-        columns = {c.name: c for c in _trials().selected_columns}
-        if name in columns:
-            found: ColumnElement[Any] = columns[name]
-            return found.element if hasattr(found, "element") else found
+        if name in TRIAL_COLUMNS:
+            return TRIAL_COLUMNS[name]
         metrics = self._metric_names()
         if name not in metrics:
-            raise unknown_name("metric or column", name, [*columns, *metrics])
+            raise unknown_name("metric or column", name, [*TRIAL_COLUMNS, *metrics])
         metric = s.metric.alias()
-        return (
-            select(metric.c.value)
-            .where(metric.c.measurement_id == s.trial.c.measurement_id, metric.c.name == name)
-            .scalar_subquery()
-        )
+        measured = (metric.c.measurement_id == s.trial.c.measurement_id, metric.c.name == name)
+        return select(metric.c.value).where(*measured).correlate(s.trial).scalar_subquery()
 
     def _metric_names(self) -> list[str]:
         # One seek a name through the index instead of a scan of all metrics.
@@ -314,14 +299,15 @@ class Reader:
     def _goals(self, query: Query) -> list[Goal]:
         if query.by:
             goals = [Goal.parse(g) for g in query.by]
+            names = self._metric_names()
             for goal in goals:
-                if goal.metric not in (names := self._metric_names()):
+                if goal.metric not in names:
                     raise unknown_name("metric", goal.metric, names)
             return goals
         if query.study is None:
             raise InvalidInputError("say by which metric (--by val_accuracy) or of which study")
-        goals_json: Sequence[str] = self._execute(select(s.study.c.goals).where(s.study.c.name == query.study))[0][0]
-        return [Goal.parse(g) for g in goals_json]
+        goals_of = select(s.study.c.goals).where(s.study.c.id == self._study_id(query.study))
+        return [Goal.parse(g) for g in self._execute(goals_of)[0].goals]
 
     def _study_id(self, name: str) -> int:
         row = self._execute(select(s.study.c.id).where(s.study.c.name == name))
@@ -329,79 +315,63 @@ class Reader:
             raise unknown_name("study", name, [r[0] for r in self._execute(select(s.study.c.name))])
         return int(row[0][0])
 
-    def _rows(self, statement: Select[Any], *, keep_id: bool = False) -> list[Row]:
-        if keep_id:
-            statement = statement.add_columns(s.trial.c.id)
-        return self._with_metrics([dict(r._mapping) for r in self._execute(statement)])
+    def _of_trials(self, ids: Sequence[int]) -> list[Row]:
+        """The trials of ids, in their order."""
+        rows: dict[int, Row] = {}
+        for start in range(0, len(ids), CHUNK):
+            statement = TRIALS.where(s.trial.c.id.in_(ids[start : start + CHUNK])).add_columns(s.trial.c.id)
+            rows |= {r.pop("id"): r for r in self._rows(statement)}
+        return [rows[i] for i in ids]
 
-    def _with_metrics(self, rows: list[Row]) -> list[Row]:
+    def _of_measurements(self, ids: Sequence[int], conditions: Sequence[ColumnElement[bool]]) -> list[Row]:
+        """The first trial that satisfies the conditions for each measurement, in the order of ``ids``."""
+        t = s.trial.c
+        first: dict[int, int] = {}
+        for start in range(0, len(ids), CHUNK):
+            of_these = t.measurement_id.in_(ids[start : start + CHUNK])
+            statement = select(t.measurement_id, func.min(t.id)).where(of_these, *conditions)
+            first |= {r[0]: r[1] for r in self._execute(statement.group_by(t.measurement_id))}
+        return self._of_trials([first[i] for i in ids])
+
+    def _rows(self, statement: Select[Any]) -> list[Row]:
+        """Rows as dictionaries, the metrics of their measurements added."""
+        rows = [dict(r._mapping) for r in self._execute(statement)]
         ids = [r["measurement_id"] for r in rows if r["measurement_id"] is not None]
         metrics: dict[int, dict[str, float]] = {}
-        for start in range(0, len(ids), 500):
-            query = select(s.metric).where(s.metric.c.measurement_id.in_(ids[start : start + 500]))
+        for start in range(0, len(ids), CHUNK):
+            query = select(s.metric).where(s.metric.c.measurement_id.in_(ids[start : start + CHUNK]))
             for m in self._execute(query):
                 metrics.setdefault(m.measurement_id, {})[m.name] = m.value
         return [{**r, **metrics.get(r["measurement_id"], {})} for r in rows]
 
     def _execute(self, statement: Select[Any]) -> Sequence[Any]:
+        if self._connection.closed:
+            raise StoreError("the store is closed")
         try:
-            rows = self._connection.execute(statement).all()
-            self._connection.commit()
+            return self._connection.execute(statement).all()
         except DBAPIError as error:
             raise StoreError(f"reading the store failed: {error.orig}") from error
-        return rows
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise InvalidInputError(f"no database holds what was asked for: {error}") from error
 
 
-def _trials() -> Select[Any]:
-    t, m = s.trial.c, s.measurement.c
-    return (
-        select(
-            s.study.c.name.label("study"),
-            t.number,
-            s.architecture.c.space,
-            t.proposed.label("architecture"),
-            s.architecture.c.fingerprint,
-            *(
-                t.epochs,
-                t.data_fraction,
-                t.resolution,
-                t.seed,
-                t.why,
-                t.state,
-                t.saved,
-                t.repeat_of,
-                t.attempts,
-            ),
-            *(t.failure_reason, m.seconds, m.gpu_seconds, m.peak_memory_bytes, t.asked_at, t.finished_at),
-            t.measurement_id,
-        )
-        .select_from(s.trial)
-        .join(s.study, s.study.c.id == t.study_id)
-        .join(s.architecture, s.architecture.c.id == t.architecture_id)
-        .join(s.measurement, m.id == t.measurement_id, isouter=True)
-    )
+def _best_first(value: ColumnElement[float], goal: Goal) -> ColumnElement[float]:
+    return value.desc() if goal.maximize else value
 
 
-_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-_STEPS_BETWEEN_LOOKS = 1_000_000
-
-
-def _lock_down_sqlite(dbapi: sqlite3.Connection, record: object) -> None:
-    """Only reading, through an authorizer: opening a file read-only alone would still allow ATTACH and PRAGMA."""
-    import time
-
-    deadline = time.monotonic() + _SQL_SECONDS
-
-    def authorize(action: int, first: str | None, second: str | None, *rest: str | None) -> int:
-        harmless = action in _ALLOWED and second not in (
-            "load_extension",
-            "readfile",
-            "writefile",
-            "zeroblob",
-        )
-        return sqlite3.SQLITE_OK if harmless else sqlite3.SQLITE_DENY
-
-    dbapi.isolation_level = None
-    dbapi.execute("PRAGMA query_only=ON").close()
-    dbapi.set_authorizer(authorize)
-    dbapi.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
+def _study_row(r: Any) -> Row:
+    return {
+        "study": r.name,
+        "state": r.state,
+        "space": r.space,
+        "task": r.task,
+        "strategy": r.strategy,
+        "goal": r.goals[0],
+        "best": None if r.objective_0 is None else Goal.parse(r.goals[0]).loss(r.objective_0),
+        "trials": r.trials or 0,
+        "completed": r.completed or 0,
+        "failed": r.failed or 0,
+        "saved": r.saved or 0,
+        "paid_seconds": r.paid_seconds or 0.0,
+        "config": r.config,
+    }

@@ -6,6 +6,7 @@ measurement that answered it, whoever paid. Numbers that SQL cannot hold (NaN) n
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -55,7 +56,7 @@ architecture = Table(
     Column("space", String(200), nullable=False),
     Column("fingerprint", String(32), nullable=False),
     Column("text", Text, nullable=False),
-    UniqueConstraint("space", "fingerprint"),
+    UniqueConstraint("fingerprint", "space"),
 )
 
 context = Table(
@@ -78,17 +79,19 @@ measurement = Table(
     "measurement",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("identity", String(32), nullable=False, unique=True),
+    # Null where two studies made the same measurement at the same time with different results: the first one has the
+    # identity, and the other one is kept for the study that was told it.
+    Column("identity", String(32), unique=True),
     Column("architecture_id", ForeignKey("architecture.id"), nullable=False, index=True),
     Column("context_id", ForeignKey("context.id"), nullable=False),
     Column("provenance_id", ForeignKey("provenance.id"), nullable=False),
     Column("epochs", Integer, nullable=False),
     Column("data_fraction", Double, nullable=False),
     Column("resolution", Integer),
-    Column("seed", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("gpu_seconds", Double, nullable=False),
-    Column("peak_memory_bytes", Double, nullable=False),
+    Column("peak_memory_bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
 )
 
@@ -122,7 +125,7 @@ trial = Table(
     Column("epochs", Integer, nullable=False),
     Column("data_fraction", Double, nullable=False),
     Column("resolution", Integer),
-    Column("seed", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
     Column("why", String(50), nullable=False),
     Column("asked_after", Integer, nullable=False),
     Column("identity", String(32), nullable=False),
@@ -131,7 +134,7 @@ trial = Table(
     Column("saved", Boolean, nullable=False),
     Column("repeat_of", Integer),
     Column("attempts", Integer, nullable=False),
-    Column("measurement_id", ForeignKey("measurement.id")),
+    Column("measurement_id", ForeignKey("measurement.id"), index=True),
     Column("failure_reason", String(20)),
     Column("failure_message", Text),
     Column("failure_traceback", Text),
@@ -145,7 +148,8 @@ trial = Table(
     Column("asked_at", Double, nullable=False),
     Column("finished_at", Double),
     UniqueConstraint("study_id", "number"),
-    Index(None, "study_id", "objective_0", "objective_1"),
+    # Fronts and best trials of a study are read from it alone.
+    Index("ix_trial_objectives", "study_id", *(f"objective_{i}" for i in range(4))),
 )
 
 lineage = Table(

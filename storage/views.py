@@ -8,6 +8,12 @@ from sqlalchemy import Connection, text
 _OBJECTIVES = range(4)
 _NOT_WORSE = " AND ".join(f"COALESCE(o.objective_{i}, 0) <= COALESCE(t.objective_{i}, 0)" for i in _OBJECTIVES if i > 0)
 _BETTER = " OR ".join(f"COALESCE(o.objective_{i}, 0) < COALESCE(t.objective_{i}, 0)" for i in _OBJECTIVES)
+_LARGEST = "1.7976931348623157e308"
+
+
+def _finite(trial: str) -> str:
+    return " AND ".join(f"COALESCE({trial}.objective_{i}, 0) BETWEEN -{_LARGEST} AND {_LARGEST}" for i in _OBJECTIVES)
+
 
 VIEWS: dict[str, str] = {
     "v_trial": """
@@ -39,9 +45,10 @@ VIEWS: dict[str, str] = {
                t.objective_0, t.objective_1, t.objective_2, t.objective_3
         FROM trial t
         JOIN study s ON s.id = t.study_id
-        WHERE t.objective_0 IS NOT NULL AND t.repeat_of IS NULL AND NOT EXISTS (
+        WHERE t.objective_0 IS NOT NULL AND t.repeat_of IS NULL AND {_finite("t")} AND NOT EXISTS (
             SELECT 1 FROM trial o
-            WHERE o.study_id = t.study_id AND o.objective_0 <= t.objective_0 AND {_NOT_WORSE} AND ({_BETTER}))
+            WHERE o.study_id = t.study_id AND o.objective_0 <= t.objective_0 AND {_NOT_WORSE} AND ({_BETTER})
+            AND {_finite("o")})
     """,
     "v_lineage": """
         SELECT s.name AS study, l.number AS child, l.parent, c.why,
@@ -54,26 +61,25 @@ VIEWS: dict[str, str] = {
         JOIN trial p ON p.study_id = l.study_id AND p.number = l.parent
     """,
     "v_cost": """
-        SELECT s.name AS study, COUNT(*) AS trials,
+        SELECT s.name AS study, COUNT(t.id) AS trials,
                SUM(CASE WHEN t.state = 'completed' THEN 1 ELSE 0 END) AS completed,
                SUM(CASE WHEN t.state = 'failed' THEN 1 ELSE 0 END) AS failed,
                SUM(CASE WHEN t.saved THEN 0 ELSE COALESCE(m.seconds, t.failure_seconds, 0) END) AS paid_seconds,
                SUM(CASE WHEN t.saved THEN 0 ELSE COALESCE(m.gpu_seconds, 0) END) AS paid_gpu_seconds,
                MAX(m.peak_memory_bytes) AS peak_memory_bytes
         FROM study s
-        JOIN trial t ON t.study_id = s.id
+        LEFT JOIN trial t ON t.study_id = s.id
         LEFT JOIN measurement m ON m.id = t.measurement_id
         GROUP BY s.id, s.name
     """,
     "v_saved": """
-        SELECT s.name AS study, COUNT(*) AS saved_trials,
-               SUM(CASE WHEN t.repeat_of IS NULL THEN 1 ELSE 0 END) AS saved_by_other_studies,
-               SUM(COALESCE(m.seconds, 0)) AS saved_seconds,
+        SELECT s.name AS study, COUNT(t.id) AS saved_trials,
+               SUM(CASE WHEN t.id IS NOT NULL AND t.repeat_of IS NULL THEN 1 ELSE 0 END) AS saved_by_other_studies,
+               SUM(COALESCE(m.seconds, t.failure_seconds, 0)) AS saved_seconds,
                SUM(COALESCE(m.gpu_seconds, 0)) AS saved_gpu_seconds
         FROM study s
-        JOIN trial t ON t.study_id = s.id
+        LEFT JOIN trial t ON t.study_id = s.id AND t.saved
         LEFT JOIN measurement m ON m.id = t.measurement_id
-        WHERE t.saved
         GROUP BY s.id, s.name
     """,
 }

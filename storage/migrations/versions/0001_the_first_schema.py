@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=32), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_architecture")),
-        sa.UniqueConstraint("space", "fingerprint", name=op.f("uq_architecture_space_fingerprint")),
+        sa.UniqueConstraint("fingerprint", "space", name=op.f("uq_architecture_fingerprint_space")),
     )
     op.create_table(
         "context",
@@ -77,17 +77,17 @@ def upgrade() -> None:
     op.create_table(
         "measurement",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("identity", sa.String(length=32), nullable=False),
+        sa.Column("identity", sa.String(length=32), nullable=True),
         sa.Column("architecture_id", sa.Integer(), nullable=False),
         sa.Column("context_id", sa.Integer(), nullable=False),
         sa.Column("provenance_id", sa.Integer(), nullable=False),
         sa.Column("epochs", sa.Integer(), nullable=False),
         sa.Column("data_fraction", sa.Double(), nullable=False),
         sa.Column("resolution", sa.Integer(), nullable=True),
-        sa.Column("seed", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("gpu_seconds", sa.Double(), nullable=False),
-        sa.Column("peak_memory_bytes", sa.Double(), nullable=False),
+        sa.Column("peak_memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
             ["architecture_id"], ["architecture.id"], name=op.f("fk_measurement_architecture_id_architecture")
@@ -137,7 +137,7 @@ def upgrade() -> None:
         sa.Column("epochs", sa.Integer(), nullable=False),
         sa.Column("data_fraction", sa.Double(), nullable=False),
         sa.Column("resolution", sa.Integer(), nullable=True),
-        sa.Column("seed", sa.Integer(), nullable=False),
+        sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("why", sa.String(length=50), nullable=False),
         sa.Column("asked_after", sa.Integer(), nullable=False),
         sa.Column("identity", sa.String(length=32), nullable=False),
@@ -169,8 +169,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("trial", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_trial_architecture_id"), ["architecture_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_trial_measurement_id"), ["measurement_id"], unique=False)
         batch_op.create_index(
-            batch_op.f("ix_trial_study_id_objective_0_objective_1"),
-            ["study_id", "objective_0", "objective_1"],
+            "ix_trial_objectives",
+            ["study_id", "objective_0", "objective_1", "objective_2", "objective_3"],
             unique=False,
         )

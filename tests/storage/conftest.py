@@ -1,0 +1,88 @@
+"""Databases that tests write to."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+_POSTGRES = Path("/usr/lib/postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL, without a database, of a throw-away PostgreSQL server on this machine."""
+    pytest.importorskip("psycopg")
+    installed = sorted(_POSTGRES.glob("*/bin/initdb"))
+    if not installed:
+        pytest.skip(f"needs a PostgreSQL server in {_POSTGRES}")
+    bin_ = installed[-1].parent
+    # The server refuses to run as root, and its user cannot look into pytest's own folders.
+    as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="nasplat-pg-"))
+    if as_user:
+        shutil.chown(folder, "nobody", "nogroup")
+    data, port = folder / "data", _free_port()
+
+    def call(*command: str) -> None:
+        done = subprocess.run([*as_user, *command], cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.fail(f"{command[0]} failed: {done.stdout}{done.stderr}")
+
+    call(str(bin_ / "initdb"), "-D", str(data), "-U", "nasplat", "--auth=trust", "--no-sync", "--encoding=UTF8")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call(str(bin_ / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield f"postgresql://nasplat@127.0.0.1:{port}"
+    finally:
+        call(str(bin_ / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(f"{postgresql_server}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield f"{postgresql_server}/{name}"
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    return str(request.getfixturevalue("postgresql_url"))
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Callable[[Path], Path]]:
+    """Makes a folder of an ordinary user; until the test ends this process is that user, whom permissions bind."""
+    folders: list[Path] = []
+    root = os.geteuid() == 0
+
+    def make(folder: Path) -> Path:
+        folders.append(folder)
+        if root:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        return folder
+
+    yield make
+    if root:
+        os.seteuid(0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
