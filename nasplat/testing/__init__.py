@@ -1,7 +1,7 @@
 """Contracts as tests: a suite each for spaces, strategies, proxies, executors and stores.
 
 The author of a plug-in derives a test class from a suite and says what is tested; nasplat's own plug-ins run the
-same files. Needs pytest, which is in the extra ``nasplat[dev]`` and no dependency of nasplat itself::
+same files. Needs pytest and hypothesis, which are in the extra ``nasplat[dev]`` and no dependencies of nasplat::
 
     from nasplat.testing import SpaceSuite
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nasplat.testing.executors import ExecutorSuite
     from nasplat.testing.proxies import ProxySuite
     from nasplat.testing.spaces import SpaceSuite
+    from nasplat.testing.stores import SharedStoreSuite, StoreSuite
     from nasplat.testing.strategies import StrategySuite
     from nasplat.testing.toy import ToySpace
 
@@ -28,15 +29,26 @@ _HOMES = {
     "Conversation": "conversation",
     "ExecutorSuite": "executors",
     "ProxySuite": "proxies",
+    "SharedStoreSuite": "stores",
     "SpaceSuite": "spaces",
+    "StoreSuite": "stores",
     "StrategySuite": "strategies",
     "ToySpace": "toy",
 }
 
-__all__ = ["Conversation", "ExecutorSuite", "ProxySuite", "SpaceSuite", "StrategySuite", "ToySpace"]
+__all__ = [
+    "Conversation",
+    "ExecutorSuite",
+    "ProxySuite",
+    "SharedStoreSuite",
+    "SpaceSuite",
+    "StoreSuite",
+    "StrategySuite",
+    "ToySpace",
+]
 
 # Failed assertions of the suites show their values, as those of test modules do.
-pytest.register_assert_rewrite(*(f"{__name__}.{home}" for home in _HOMES.values()))
+pytest.register_assert_rewrite(*sorted({f"{__name__}.{home}" for home in _HOMES.values()}))
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from nasplat.strategies.random import Random
 from nasplat.strategies.regularized_evolution import RegularizedEvolution
 from nasplat.strategy import SearchContext, Strategy
 from nasplat.task import Data, Task
-from nasplat.testing import ExecutorSuite, ProxySuite, SpaceSuite, StrategySuite, ToySpace
+from nasplat.testing import ExecutorSuite, ProxySuite, SpaceSuite, StoreSuite, StrategySuite, ToySpace
 from nasplat.testing.proxies import SmallCNN
 from nasplat.testing.strategies import context_of
 from nasplat.trial import Proposal, Trial
@@ -264,7 +264,7 @@ def test_faults_of_executors() -> None:
         ExecutorSuite().test_capacity_keeps_every_worker_busy(Raising())
 
 
-@pytest.mark.parametrize("suite", [SpaceSuite, StrategySuite, ProxySuite, ExecutorSuite])
+@pytest.mark.parametrize("suite", [SpaceSuite, StrategySuite, ProxySuite, ExecutorSuite, StoreSuite])
 def test_a_suite_shows_its_author_what_to_write(suite: type) -> None:
     assert suite.__doc__ is not None
     assert "class TestMy" in suite.__doc__
