@@ -15,12 +15,13 @@ from nasplat.errors import InvalidInputError, NonFiniteError, TrialTimeoutError
 from nasplat.fidelity import Fidelity
 from nasplat.task import Data, Task, stratified_order
 from nasplat.training.augment import DRAWS, at_scale, augment, augments
+from nasplat.training.memory import keep_freed_memory
 from nasplat.training.recipe import Recipe
 
 _CHECK_EVERY = 20
 """Steps between looks at the loss; each look waits for the device."""
-_EVALUATED_AT_ONCE = 512
-"""Examples."""
+_EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 1024}
+"""Examples, by device; on a CPU the activations of more would not stay in its caches."""
 
 
 @final
@@ -90,6 +91,8 @@ class Trainer:
         self._recipe = recipe
         self._device = device
         self._time_limit = time_limit
+        if device.type == "cpu":
+            keep_freed_memory()
         # Trainings follow each other on the same data: what is derived from it is kept.
         self._material = lru_cache(maxsize=2)(self._make_material)
         self._placed = lru_cache(maxsize=2)(self._place)
@@ -138,9 +141,10 @@ class Trainer:
         """
         network.eval()
         placed = self._placed(data, fidelity.resolution)
+        at_once = _EVALUATED_AT_ONCE.get(self._device.type, 128)
         outputs = []
-        for start in range(0, len(placed), _EVALUATED_AT_ONCE):
-            inputs = placed.inputs[start : start + _EVALUATED_AT_ONCE]
+        for start in range(0, len(placed), at_once):
+            inputs = placed.inputs[start : start + at_once]
             with self._autocast():
                 outputs.append(network(_prepared(inputs, normalization)).float().cpu())
         all_outputs = torch.cat(outputs)
@@ -232,7 +236,7 @@ def _resized(data: Data, resolution: int | None) -> Data:
 
 
 def _memory_format(inputs: Tensor) -> torch.memory_format:
-    # Channels last is 1.5 to 3 times as fast for small convolutions on a CPU, and needed for tensor cores on a GPU.
+    # Channels last is 1.05 to 1.3 times as fast for small CNNs on a CPU, and what tensor cores on a GPU want.
     return torch.channels_last if inputs.ndim == 4 else torch.contiguous_format
 
 
