@@ -14,6 +14,7 @@ from nasplat import registry
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.provenance import provenance
+from nasplat.proxy import ZeroCostProxy
 from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
@@ -92,6 +93,8 @@ def score(
         settings: As in ``search``.
     """
     options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
+    loaded: ZeroCostProxy = registry.load("proxy", proxy)[0]
+    goal = f"{'max' if loaded.maximize else 'min'} {loaded.name}"
     strategy = "listed" if architectures else "exhaustive" if samples is None else "random"
     return search(
         space,
@@ -101,7 +104,7 @@ def score(
         budget=Budget(trials=samples if strategy == "random" else None),
         store=store,
         observers=observers,
-        **{"epochs": 0, "proxy": proxy, "objective": (proxy,), **settings},
+        **{"epochs": 0, "proxy": proxy, "objective": (goal,), **settings},
     )
 
 
