@@ -19,6 +19,7 @@ from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_
 from nasplat.task import Task
 
 _MAX_REJECTIONS = 1_000
+_MAX_INDEX_DIGITS = 1_000
 
 
 @final
@@ -185,7 +186,7 @@ class SearchSpace(ABC):
         if text in self.references:
             return self.architecture(self.references[text])
         if text.startswith("#"):
-            if not text[1:].isdecimal():
+            if not text[1:].isdecimal() or len(text) > _MAX_INDEX_DIGITS:
                 raise InvalidArchitectureError(f"an index is '#' and digits, got {text!r}")
             return self.at(int(text[1:]))
         return self.architecture(self.parse_values(text))

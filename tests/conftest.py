@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# No test depends on how fast or how busy the machine is.
+settings.register_profile("nasplat", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nasplat")
 
 
 @pytest.fixture(scope="session")
