@@ -188,7 +188,8 @@ class Execution:
         executor: Name of an executor.
         workers: Trials at a time.
         device: Torch device of each worker: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one.
-        threads: Of torch in each worker; None shares the cores among the workers.
+        threads: Of torch in each worker; None shares the cores among several workers, and leaves torch's own setting to
+            a single one.
         time_limit: Seconds a trial may take.
         weights: Folder for trained weights, or None to keep none.
         trust_files: Whether benchmark files that execute code when read (pickles) may be opened.

@@ -129,8 +129,9 @@ def default_threads(workers: int) -> int:
 
 def measure(config: BenchConfig, proposal: Proposal) -> Measurement | Failure:
     """Measure one proposal on this worker; whatever goes wrong with it becomes a typed failure."""
-    threads = config.execution.threads or default_threads(config.execution.workers)
-    if torch.get_num_threads() != threads:
+    execution = config.execution
+    threads = execution.threads or (default_threads(execution.workers) if execution.workers > 1 else None)
+    if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     start = time.perf_counter()
     try:

@@ -109,7 +109,7 @@ class TrainingEvaluator(Evaluator):
         if self._weights is None:
             return {}
         self._weights.mkdir(parents=True, exist_ok=True)
-        path = self._weights / f"{proposal.architecture.fingerprint}-seed{proposal.seed}.safetensors"
+        path = self._weights.resolve() / f"{proposal.architecture.fingerprint}-seed{proposal.seed}.safetensors"
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         tensors["normalization.mean"] = torch.tensor(normalization.mean)
         tensors["normalization.std"] = torch.tensor(normalization.std)
