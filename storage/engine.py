@@ -1,23 +1,25 @@
 """Opening a database: a SQLite file in WAL mode, any other URL as it is; the schema is checked at the door."""
 
 import sqlite3
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, false, inspect, make_url, text, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from nasplat.errors import InvalidInputError, StoreError
-from nasplat.storage.schema import HEAD, VERSION_TABLE
+from nasplat.storage.schema import HEAD, VERSION_TABLE, study
 
 READ_ONLY = {"nasplat_read_only": True}
 """Execution options of a connection that only reads: on SQLite it takes no write lock."""
 
+_BUSY_SECONDS = 60
+"""How long to wait for another writer."""
 _PRAGMAS = (
-    # How long to wait for another writer, in milliseconds.
-    "busy_timeout=60000",
+    f"busy_timeout={1000 * _BUSY_SECONDS}",
     # Each commit reaches the disk, not only the operating system: trials are committed in groups, so the flush
     # of a few milliseconds costs little, and a power cut loses no more than a kill.
     "synchronous=FULL",
@@ -47,9 +49,9 @@ def open_engine(store: str | Path, *, create: bool) -> Engine:
     try:
         _check_schema(engine, create=create)
         if create:
-            # Takes the write lock: what cannot be written is refused before anything is spent on a study.
-            with engine.begin():
-                pass
+            # What cannot be written is refused before anything is spent on a study.
+            with engine.begin() as connection:
+                connection.execute(update(study).where(false()).values(state=study.c.state))
     except DBAPIError as error:
         engine.dispose()
         raise StoreError(f"cannot open the store {shown(engine.url)}: {reason(error)}") from error
@@ -71,7 +73,7 @@ def connect(store: str | Path, *, create: bool) -> Engine:
     try:
         engine = create_engine(url, **options)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise InvalidInputError(f"not a database URL: {error}") from error
+        raise InvalidInputError(f"not a database URL: {str(error).splitlines()[0]}") from error
     except ModuleNotFoundError as error:
         raise InvalidInputError(
             f"the driver of {url.drivername} is not installed ({error.name}); "
@@ -182,10 +184,23 @@ def _check_schema(engine: Engine, *, create: bool) -> None:
     if not create:
         raise _no_store()
     if engine.dialect.name == "sqlite":
-        # It stays with the file, so it is set once, and never on a database that is only looked at.
-        with engine.connect().execution_options(**READ_ONLY) as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        _use_wal(engine)
     _upgrade(engine)
+
+
+def _use_wal(engine: Engine) -> None:
+    """Set the journal's mode, which stays with the file: once, and never where someone only looks."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            with engine.connect().execution_options(**READ_ONLY) as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+        except OperationalError as error:
+            # SQLite does not wait here for another process that is doing the same.
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _no_store() -> StoreError:

@@ -85,9 +85,13 @@ VIEWS: dict[str, str] = {
 }
 
 
-def create_views(connection: Connection) -> None:
-    """Drop and make every view."""
+def drop_views(connection: Connection) -> None:
+    """Drop every view that is there."""
     for name in reversed(VIEWS):
         connection.execute(text(f"DROP VIEW IF EXISTS {name}"))
+
+
+def create_views(connection: Connection) -> None:
+    """Make every view."""
     for name, select in VIEWS.items():
         connection.execute(text(f"CREATE VIEW {name} AS {select}"))

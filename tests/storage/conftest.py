@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 _POSTGRES = Path("/usr/lib/postgresql")
+_NOBODY = 65534
 
 
 @pytest.fixture(scope="session")
@@ -65,21 +66,23 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Callable[[Path], Path]]:
-    """Makes a folder of an ordinary user; until the test ends this process is that user, whom permissions bind."""
-    folders: list[Path] = []
+def unprivileged() -> Iterator[Callable[[], Path]]:
+    """Makes a folder; until the test ends this process is an ordinary user, whom permissions bind."""
     root = os.geteuid() == 0
+    # Root's pytest folders are closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="nasplat-store-"))
 
-    def make(folder: Path) -> Path:
-        folders.append(folder)
+    def drop() -> Path:
         if root:
-            os.chown(folder, 65534, 65534)
-            os.seteuid(65534)
+            os.chown(folder, _NOBODY, _NOBODY)
+            os.seteuid(_NOBODY)
         return folder
 
-    yield make
+    yield drop
     if root:
         os.seteuid(0)
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
 
 
 def _free_port() -> int:
