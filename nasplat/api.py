@@ -14,7 +14,6 @@ from nasplat import registry
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.provenance import provenance
-from nasplat.proxy import ZeroCostProxy
 from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
@@ -93,7 +92,7 @@ def score(
         settings: As in ``search``.
     """
     options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
-    loaded: ZeroCostProxy = registry.load("proxy", proxy)[0]
+    loaded = registry.proxy(proxy)
     goal = f"{'max' if loaded.maximize else 'min'} {loaded.name}"
     strategy = "listed" if architectures else "exhaustive" if samples is None else "random"
     return search(

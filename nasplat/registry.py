@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.proxy import ZeroCostProxy
 
 Kind: TypeAlias = Literal["search_space", "strategy", "proxy", "task", "executor", "table"]
 _GROUPS: dict[Kind, str] = {
@@ -57,6 +58,19 @@ def load(kind: Kind, name: str) -> tuple[Any, list[str]]:
     if not hasattr(module, attribute):
         raise InvalidInputError(f"module {prefix!r} has no {attribute!r}; expected a {kind.replace('_', ' ')} there")
     return getattr(module, attribute), [argument] if argument else []
+
+
+def proxy(name: str) -> ZeroCostProxy:
+    """The zero-cost proxy of a name.
+
+    Raises:
+        InvalidInputError: If there is none, or the name carries an argument.
+    """
+    found, arguments = load("proxy", name)
+    if arguments or not isinstance(found, ZeroCostProxy):
+        what = f"takes no argument after a colon, got {name!r}" if arguments else f"is no ZeroCostProxy but {found!r}"
+        raise InvalidInputError(f"proxy {name.partition(':')[0]!r} {what}")
+    return found
 
 
 def create(kind: Kind, name: str, *arguments: Any, options: Mapping[str, Any] | None = None) -> Any:

@@ -18,7 +18,6 @@ from nasplat.executors import TrialExecutor
 from nasplat.measurement import Failure, FailureReason, Measurement
 from nasplat.objective import Goal
 from nasplat.pareto import non_dominated
-from nasplat.proxy import ZeroCostProxy
 from nasplat.recorder import Recorder
 from nasplat.seeding import proposal_rng
 from nasplat.store import Store, StudyRecord, StudyState
@@ -94,7 +93,7 @@ class Study:
 
     def _make_strategy(self) -> Strategy:
         config = self.config
-        proxy: ZeroCostProxy = registry.load("proxy", config.proxy)[0]
+        proxy = registry.proxy(config.proxy)
         space = restricted(self.space, self.task, self.objective.constraints)
         context = SearchContext(space, self.objective, config.fidelity, Goal(proxy.name, proxy.maximize))
         strategy: Strategy = registry.create("strategy", config.strategy, context, options=config.strategy_options)
@@ -250,12 +249,16 @@ class Study:
         for trial in stored_trials:
             self._retell(tells, trial.asked_after)
             proposal = self._strategy.ask(trial.number, proposal_rng(self.config.seed, trial.number))
-            identity = None if proposal is None else self._identities.of(proposal)
-            if proposal != trial.proposal or identity != trial.identity:
+            if proposal is None:
+                raise InvalidInputError(
+                    f"study {record.name!r} has {len(stored_trials)} trials, which is more than the budget allows now; "
+                    "give at least its old budget"
+                )
+            if proposal != trial.proposal or self._identities.of(proposal) != trial.identity:
                 raise ReplayError(
                     f"study {record.name!r} cannot be resumed: trial {trial.number} was {trial.proposal.architecture}, "
-                    f"and now the strategy asks for {proposal and proposal.architecture}; the strategy, the data or "
-                    "the version of nasplat has changed. Its measurements are still used by a new study"
+                    f"and now the strategy asks for {proposal.architecture}; the strategy, the data or the version of "
+                    "nasplat has changed. Its measurements are still used by a new study"
                 )
             self._first_with.setdefault(trial.identity, trial.number)
             running = trial.state is TrialState.RUNNING

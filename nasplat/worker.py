@@ -24,7 +24,6 @@ from nasplat.evaluators.by_fidelity import ByFidelity
 from nasplat.evaluators.training import TrainingEvaluator
 from nasplat.evaluators.zero_cost import ZeroCostEvaluator
 from nasplat.measurement import Failure, FailureReason, Measurement
-from nasplat.proxy import ZeroCostProxy
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 from nasplat.trial import Proposal
@@ -93,7 +92,7 @@ _NO_DATA = "untrained networks are scored on a batch of data, and a table has no
 
 def _zero_cost(study: StudyConfig, space: SearchSpace, task: Task, device: str) -> ZeroCostEvaluator | None:
     names = dict.fromkeys((study.proxy, "params", "flops"))
-    proxies: list[ZeroCostProxy] = [registry.load("proxy", name)[0] for name in names]
+    proxies = [registry.proxy(name) for name in names]
     if not task.has_data:
         return None
     return ZeroCostEvaluator(space, task, proxies, batch_size=study.score_batch_size, device=device)

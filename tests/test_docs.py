@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nasplat import registry
+from nasplat.cli import app as app_module
 from tests.cli_runner import runner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,12 +80,9 @@ def test_everything_registered_is_documented(kind: registry.Kind) -> None:
 
 
 def test_commands_of_the_pages_exist() -> None:
-    from nasplat.cli import app as module
-    from nasplat.cli.app import app, main  # noqa: F401
-
-    module._add_commands()
-    known = {(c.name or (c.callback.__name__ if c.callback else "")) for c in app.registered_commands}
-    known |= {g.name for g in app.registered_groups}
+    app_module._add_commands()
+    commands = {c.name or getattr(c.callback, "__name__", "") for c in app_module.app.registered_commands}
+    known = commands | {str(g.name) for g in app_module.app.registered_groups}
     for page in PAGES:
         for command in COMMAND.findall(page.read_text()):
             assert command.split()[1] in known, f"{page.name}: {command}"

@@ -194,6 +194,8 @@ def test_a_study_is_not_resumed_with_other_settings(store: SqlStore) -> None:
     Study(config(), store).run()
     with pytest.raises(InvalidInputError, match="study 's' exists with other settings: epochs is 1, got 2"):
         Study(config(epochs=2), store)
+    with pytest.raises(InvalidInputError, match=r"has \d+ trials, which is more than the budget allows now"):
+        Study(config(budget=3), store)
     larger = Study(config(budget=12), store).run()
     assert sum(t.repeat_of is None for t in larger.trials) == 12
 

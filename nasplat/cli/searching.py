@@ -109,10 +109,13 @@ def _budget(
     if trials is not None and trials < 1:
         raise InvalidInputError(f"--budget must be 1 or more, got {trials}")
     given = settings.get("budget", {})
-    given = {"trials": given} if isinstance(given, int) else dict(given)
-    given.update(
-        {k: v for k, v in (("trials", trials), ("seconds", seconds), ("gpu_seconds", gpu_seconds)) if v is not None}
-    )
+    limits = {"trials": trials, "seconds": seconds, "gpu_seconds": gpu_seconds}
+    flags = {name: limit for name, limit in limits.items() if limit is not None}
+    if isinstance(given, int):
+        given = {"trials": given}
+    if not isinstance(given, dict):
+        raise InvalidInputError(f"the setting 'budget' is a number of trials or a table of limits, got {given!r}")
+    given = {**given, **flags}
     if count:
         given["count_repeats"] = True
     if given:
