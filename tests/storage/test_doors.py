@@ -1,12 +1,12 @@
 """What cannot be opened is refused with one clear line."""
 
+import multiprocessing
 import sqlite3
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,29 +158,20 @@ def test_a_driver_that_is_not_installed() -> None:
         SqlStore("mysql://host/db")
 
 
-OPEN_WHEN_TOLD = """
-import sys
-from nasplat.storage import SqlStore
-
-print("ready", flush=True)
-sys.stdin.read()
-SqlStore(sys.argv[1]).close()
-"""
+def open_with_others(path: str, barrier: Any) -> None:
+    barrier.wait(60)
+    SqlStore(path).close()
 
 
 def test_processes_that_start_at_once_make_one_store(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPEN_WHEN_TOLD, str(tmp_path / "store.db")]
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            for _ in range(3)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        assert [process.wait() for process in processes] == [0] * len(processes)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nasplat.study", "nasplat.storage", "nasplat.testing.stores", "tests.plugins"])
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=open_with_others, args=(str(tmp_path / "store.db"), barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
     with Reader(tmp_path / "store.db") as reader:
         assert reader.studies() == []
