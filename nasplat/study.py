@@ -145,6 +145,8 @@ class Study:
                 self._start(asked, executor, pending)
             if not pending:
                 return
+            if not any(future.done() for future in pending):
+                self._recorder.flush()  # while the driver waits, others see what runs
             done = executor.wait(pending)
             for future in sorted(done, key=lambda f: pending[f].number):
                 self._collect(future, executor, pending)
