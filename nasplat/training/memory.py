@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns large freed blocks to the system at once, and gets them back page by page and cleared:
     at every step of a training, up to a third of the time of a wide network. Does nothing where there is no glibc, or
-    where the environment variables ``MALLOC_*_`` say how it should behave.
+    where the environment variables ``MALLOC_*_`` say how it should behave; memory of other threads than the main one
+    is not kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ):
