@@ -34,6 +34,8 @@ def select(engine: Engine, statement: str, *, limit: int, seconds: float) -> lis
     Raises:
         InvalidInputError: If the database refuses the statement, or it takes too long.
     """
+    if "\0" in statement:
+        raise InvalidInputError("the store refuses the statement: it holds a NUL")
     try:
         if engine.dialect.name == "sqlite":
             names, values = _select_sqlite(engine.url, statement, limit, seconds)

@@ -7,7 +7,7 @@ from typing import Any, Self, final
 
 import numpy as np
 from sqlalchemy import ColumnElement, Select, case, exists, func, select, tuple_
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
 from nasplat.objective import Goal
@@ -349,10 +349,10 @@ class Reader:
             raise StoreError("the store is closed")
         try:
             return self._connection.execute(statement).all()
+        except (DataError, OverflowError, UnicodeEncodeError) as error:
+            raise InvalidInputError(f"no store holds what was asked for: {getattr(error, 'orig', error)}") from error
         except DBAPIError as error:
             raise StoreError(f"reading the store failed: {error.orig}") from error
-        except (OverflowError, UnicodeEncodeError) as error:
-            raise InvalidInputError(f"no database holds what was asked for: {error}") from error
 
 
 def _best_first(value: ColumnElement[float], goal: Goal) -> ColumnElement[float]:

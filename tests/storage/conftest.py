@@ -6,10 +6,16 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
+from nasplat.storage import Reader
+from nasplat.study import Study
+from tests.storage.studies import run_studies, write_table
 
 _POSTGRES = Path("/usr/lib/postgresql")
 _NOBODY = 65534
@@ -45,16 +51,23 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture
-def postgresql_url(postgresql_server: str) -> Iterator[str]:
-    """The URL of an empty PostgreSQL database."""
+@contextmanager
+def postgresql_database(server: str) -> Iterator[str]:
+    """The URL of a new database that is dropped afterwards."""
     import psycopg
 
     name = f"test_{uuid4().hex}"
-    with psycopg.connect(f"{postgresql_server}/postgres", autocommit=True) as connection:
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-        yield f"{postgresql_server}/{name}"
+        yield f"{server}/{name}"
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    with postgresql_database(postgresql_server) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -63,6 +76,42 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store.db"
     return str(request.getfixturevalue("postgresql_url"))
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A store with finished studies, and the studies as they were in memory."""
+
+    url: str
+    studies: dict[str, Study]
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table in CSV form."""
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    write_table(path)
+    return path
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def searched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, table: Path
+) -> Iterator[Searched]:
+    """Real studies over a table, in a database of each kind; nobody writes to it."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('searched')}/store.db"
+        else:
+            url = stack.enter_context(postgresql_database(request.getfixturevalue("postgresql_server")))
+        yield Searched(url, run_studies(url, table))
+
+
+@pytest.fixture
+def reader(searched: Searched) -> Iterator[Reader]:
+    """Reads the finished studies."""
+    with Reader(searched.url) as reader:
+        yield reader
 
 
 @pytest.fixture

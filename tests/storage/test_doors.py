@@ -12,7 +12,7 @@ import pytest
 
 from nasplat.errors import InvalidInputError, NasplatError, StoreError
 from nasplat.storage import Query, Reader, SqlStore
-from nasplat.testing.stores import completed, contexts, record
+from nasplat.testing.stored import completed, contexts, record
 
 OPENERS = [SqlStore, Reader]
 
@@ -165,7 +165,7 @@ def open_with_others(path: str, barrier: Any) -> None:
 
 def test_processes_that_start_at_once_make_one_store(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nasplat.study", "nasplat.storage", "nasplat.testing.stores", "tests.plugins"])
+    context.set_forkserver_preload(["nasplat.study", "nasplat.storage", "nasplat.testing.stored", "tests.plugins"])
     barrier = context.Barrier(4)
     processes = [context.Process(target=open_with_others, args=(str(tmp_path / "store.db"), barrier)) for _ in range(4)]
     for process in processes:

@@ -19,7 +19,8 @@ from sqlalchemy import Engine
 from nasplat.errors import StoreError
 from nasplat.storage import Reader, SqlStore
 from nasplat.storage.engine import connect
-from nasplat.testing.stores import SPACE, completed, contexts, identity, measurement, record, running_trial, same
+from nasplat.testing.stored import SPACE, completed, contexts, identity, measurement, record, running_trial
+from nasplat.testing.stores import same
 from nasplat.trial import Trial
 
 KILLS = 12
@@ -30,7 +31,7 @@ MEASURED = 100
 def processes() -> ForkServerContext:
     """Fresh processes, forked from a server that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nasplat.study", "nasplat.storage", "nasplat.testing.stores", "tests.plugins"])
+    context.set_forkserver_preload(["nasplat.study", "nasplat.storage", "nasplat.testing.stored", "tests.plugins"])
     return context
 
 

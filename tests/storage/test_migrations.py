@@ -15,7 +15,8 @@ from nasplat.storage import Reader, SqlStore, engine, migrate
 from nasplat.storage.engine import connect, upgrade_store
 from nasplat.storage.schema import HEAD, VERSION_TABLE, metadata
 from nasplat.storage.views import VIEWS
-from nasplat.testing.stores import SPACE, completed, contexts, record, same
+from nasplat.testing.stored import SPACE, completed, contexts, record
+from nasplat.testing.stores import same
 
 LATER = """
 import sqlalchemy as sa

@@ -15,7 +15,7 @@ from nasplat.storage import SqlStore
 from nasplat.storage.schema import metadata
 from nasplat.store import Store
 from nasplat.testing import SharedStoreSuite, StoreSuite
-from nasplat.testing.stores import completed, contexts, failed, measurement, record, running_trial
+from nasplat.testing.stored import completed, contexts, failed, measurement, record, running_trial
 
 
 class TestSqliteFile(SharedStoreSuite):
