@@ -84,9 +84,7 @@ def main() -> None:
     rows = run.json("query", NAME, "--limit", "10000")
     kept = {r["number"]: r for r in rows}
     lost = [r["number"] for r in killed if r["state"] == "completed" and kept[r["number"]] != r]
-    print(
-        f"search: {found['trials']} trials, {found['failed']} failed; of those finished before the kill {len(lost)} lost"
-    )
+    print(f"search: {found['trials']} trials, {found['failed']} failed, {len(lost)} finished before the kill and lost")
 
     retrained = run.json("retrain", NAME, "--seeds", "3", workers=True)["retrained"][0]
     first = [r["architecture"] for r in rows if r["epochs"] == 0][:10]

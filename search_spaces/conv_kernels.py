@@ -10,7 +10,6 @@ size, dilation, and ``s`` for a skip.
 
 import re
 from collections.abc import Mapping
-
 from typing import ClassVar, final
 
 from torch import Tensor, nn
