@@ -45,7 +45,7 @@ def test_the_build_takes_the_real_folders() -> None:
 def test_no_folder_can_be_imported_under_two_names() -> None:
     tool = PROJECT["tool"]
     assert sorted(tool["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]) == FOLDERS
-    assert sorted(tool["ruff"]["extend-exclude"]) == [f"nasplat/{folder}" for folder in FOLDERS]
+    assert {f"nasplat/{folder}" for folder in FOLDERS} <= set(tool["ruff"]["extend-exclude"])
     assert tool["mypy"]["files"] == ["nasplat", "tests"]
     assert set(tool["coverage"]["run"]["source"]) == {"nasplat", *FOLDERS}
 
