@@ -1,12 +1,13 @@
 """Reading the store: filtered trials with their metrics, fronts, and what is known of each study."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Self, TypeVar, final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, case, exists, func, select, tuple_
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, select, tuple_
 from sqlalchemy.exc import DataError, DBAPIError
 
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
@@ -19,6 +20,10 @@ from nasplat.storage.columns import TRIAL_COLUMNS, TRIALS
 from nasplat.storage.engine import READ_ONLY, open_engine
 from nasplat.storage.filters import parse_filter
 from nasplat.storage.free_sql import Row
+
+T = TypeVar("T")
+
+_PIECE = 250
 
 
 @final
@@ -124,8 +129,7 @@ class Reader:
         """
         conditions, goals = self._conditions(query), self._goals(query)
         own = query.study is not None and not query.by
-        points = self._execute(self._objectives(goals, conditions) if own else self._metrics(goals, conditions))
-        table = np.array([tuple(p) for p in points], dtype=np.float64).reshape(-1, 1 + len(goals))
+        table = self._table(self._objectives(goals, conditions) if own else self._metrics(goals, conditions))
         losses = table[:, 1:] if own else table[:, 1:] * np.array([-1.0 if g.maximize else 1.0 for g in goals])
         on_front = non_dominated(losses)
         order = np.argsort(losses[on_front, 0], kind="stable")
@@ -344,11 +348,23 @@ class Reader:
                 metrics.setdefault(m.measurement_id, {})[m.name] = m.value
         return [{**r, **metrics.get(r["measurement_id"], {})} for r in rows]
 
+    def _table(self, statement: Select[Any]) -> NDArray[np.float64]:
+        """Numbers ``(N, K)``."""
+
+        # In small pieces: ten thousand rows at a time would set the garbage collector on everything that is loaded.
+        def read(c: Connection) -> list[NDArray[np.float64]]:
+            return [np.array(list(map(tuple, p)), np.float64) for p in c.execute(statement).partitions(_PIECE)]
+
+        return np.concatenate([np.empty((0, len(statement.selected_columns))), *self._run(read)])
+
     def _execute(self, statement: Select[Any]) -> Sequence[Any]:
+        return self._run(lambda c: c.execute(statement).all())
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
         if self._connection.closed:
             raise StoreError("the store is closed")
         try:
-            return self._connection.execute(statement).all()
+            return work(self._connection)
         except (DataError, OverflowError, UnicodeEncodeError) as error:
             raise InvalidInputError(f"no store holds what was asked for: {getattr(error, 'orig', error)}") from error
         except DBAPIError as error:
