@@ -22,7 +22,7 @@ from nasplat.storage import Query, Reader
 
 SETTINGS = (
     *("--space", "conv-kernels", "--task", "digits", "--strategy", "assisted-evolution"),
-    *("--set", "pool=20", "--set", "population=6", "--epochs", "5", "--budget", "30", "--name", "killed"),
+    *("--set", "pool=20", "--set", "population=6", "--epochs", "5", "--budget", "48", "--name", "killed"),
 )
 
 
