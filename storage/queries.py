@@ -100,12 +100,14 @@ class Reader:
         t, conditions = s.trial.c, self._conditions(query)
         if query.study is None:
             return self._top_of_all(self._goals(query)[0], conditions, query.limit)
-        statement = TRIALS.where(*conditions, t.repeat_of.is_(None)).limit(query.limit)
-        if not query.by:
-            return self._rows(statement.where(t.objective_0.is_not(None)).order_by(t.objective_0, t.number))
-        goal, metric = self._goals(query)[0], s.metric.alias()
-        named = (metric.c.measurement_id == t.measurement_id) & (metric.c.name == goal.metric)
-        return self._rows(statement.join(metric, named).order_by(_best_first(metric.c.value, goal), t.number))
+        ids = select(t.id).where(*conditions, t.repeat_of.is_(None)).limit(query.limit)
+        if query.by:
+            goal, metric = self._goals(query)[0], s.metric.alias()
+            named = (metric.c.measurement_id == t.measurement_id) & (metric.c.name == goal.metric)
+            ids = ids.join(metric, named).order_by(_best_first(metric.c.value, goal), t.number)
+        else:
+            ids = ids.where(t.objective_0.is_not(None)).order_by(t.objective_0, t.number)
+        return self._of_trials([r.id for r in self._execute(ids)])
 
     def _top_of_all(self, goal: Goal, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Row]:
         # Metrics in the order of the index until enough have a trial: no trial is read but those that are shown.
