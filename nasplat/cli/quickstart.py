@@ -1,5 +1,7 @@
 """``nasplat quickstart``: the whole job on data that is already there, in a few minutes."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +70,8 @@ def quickstart(
     with Reader(store) as reader:
         pictures = plot_study(reader, _NAME, folder / "pictures")
     output.say(f"results: {store} (every measurement), {', '.join(str(p) for p in pictures)}")
-    output.say(f"next:  nasplat show {_NAME} --store {store}")
-    output.say(f"       nasplat query {_NAME} --pareto --store {store}")
-    output.say(f"       nasplat export {_NAME} --store {store} -o bundle")
-    output.say("       nasplat search --space conv-kernels --task image-folder:YOUR/IMAGES --budget 50")
+    nasplat = "nasplat" if shutil.which("nasplat") else sys.argv[0]  # not on the path without the environment
+    output.say(f"next:  {nasplat} show {_NAME} --store {store}")
+    output.say(f"       {nasplat} query {_NAME} --pareto --store {store}")
+    output.say(f"       {nasplat} export {_NAME} --store {store} -o bundle")
+    output.say(f"       {nasplat} search --space conv-kernels --task image-folder:YOUR/IMAGES --budget 50")
