@@ -186,26 +186,52 @@ class Execution:
 
     Attributes:
         executor: Name of an executor.
-        workers: Trials at a time.
+        workers: Trials at a time; None takes as many as the machine or the cluster has room for, and follows a cluster
+            that grows and shrinks.
         device: Torch device of each worker: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` takes a GPU where there is one.
         threads: Of torch in each worker; None shares the cores among several workers, and leaves torch's own setting to
             a single one.
         time_limit: Seconds a trial may take.
+        memory_limit: Bytes of main memory that a worker's process may take, or None.
         weights: Folder for trained weights, or None to keep none.
+        checkpoints: Folder in which unfinished trainings leave their state, so that one that is started again goes on
+            where it was; on a cluster a folder that all nodes share. None keeps none.
         trust_files: Whether benchmark files that execute code when read (pickles) may be opened.
+        address: Of a Ray cluster: ``auto`` for the one that this machine belongs to, ``local`` to start Ray on this
+            machine, or ``ray://HOST:10001``.
+        cpus_per_worker: Cores that Ray reserves for a worker.
+        gpus_per_worker: GPUs, or a share of one, that Ray reserves for a worker.
+        resources: Other resources that Ray reserves for a worker, such as ``{"a100": 1}``.
+        runtime_env: Ray's runtime environment of the workers, such as ``{"working_dir": ".", "pip": ["nasplat"]}``.
     """
 
     executor: str = "serial"
-    workers: int = 1
+    workers: int | None = 1
     device: str = "auto"
     threads: int | None = None
     time_limit: float | None = None
+    memory_limit: int | None = None
     weights: str | None = None
+    checkpoints: str | None = None
     trust_files: bool = False
+    address: str = "auto"
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         _check_types("execution setting", self)
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise InvalidInputError(f"time_limit must be positive, got {self.time_limit}")
-        if self.threads is not None and self.threads < 1:
-            raise InvalidInputError(f"threads must be 1 or more, got {self.threads}")
+        for name in ("time_limit", "memory_limit"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise InvalidInputError(f"{name} must be positive, got {limit}")
+        for name in ("threads", "workers"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise InvalidInputError(f"{name} must be 1 or more, got {count}")
+        for name in ("cpus_per_worker", "gpus_per_worker"):
+            if not getattr(self, name) >= 0:
+                raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise InvalidInputError(f"gpus_per_worker is a share of one GPU or a whole number, got {self.gpus_per_worker}")

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from nasplat.attempt import Ending
+
 
 class NasplatError(Exception):
     """Base of every error that nasplat raises on purpose; the command line prints it and exits with code 2."""
@@ -20,16 +22,36 @@ class NonFiniteError(NasplatError, ArithmeticError):
     """A measurement came out as NaN or infinite, so that it says nothing about the architecture."""
 
 
-class TrialTimeoutError(NasplatError, TimeoutError):
+class TrialEndedError(NasplatError):
+    """A measurement was ended from outside.
+
+    Attributes:
+        ending: How, and what the trial had printed.
+    """
+
+    def __init__(self, message: str, ending: Ending | None = None) -> None:
+        super().__init__(message)
+        self.ending = ending or Ending()
+
+
+class TrialTimeoutError(TrialEndedError, TimeoutError):
     """A measurement took longer than its time limit."""
 
 
-class WorkerLostError(NasplatError):
+class MemoryLimitError(TrialEndedError, MemoryError):
+    """A measurement took more memory than its limit."""
+
+
+class WorkerLostError(TrialEndedError):
     """The worker died while it measured: killed, crashed or out of reach. The trial may be tried again."""
 
 
 class StoreError(NasplatError):
     """The store cannot be opened, read or written."""
+
+
+class LeaseLostError(NasplatError):
+    """Another driver has taken the study over, so this one must not write to it any more."""
 
 
 class ReplayError(NasplatError):

@@ -30,6 +30,10 @@ class Evaluator(ABC):
     def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """The metrics that every measurement at a fidelity has, and the role of their data."""
 
+    def costly(self, fidelity: Fidelity) -> bool:
+        """Whether a measurement takes so long that asking the store first whether another study makes it is nothing."""
+        return fidelity.trained
+
     @abstractmethod
     def measure(self, proposal: Proposal) -> Measurement:
         """Measure one architecture.

@@ -1,18 +1,22 @@
 """Executors: where trials run. Each is a ``concurrent.futures.Executor`` that knows how many trials it wants."""
 
 import concurrent.futures
+import contextlib
 import importlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, final
 
 from pebble import ProcessExpired, ProcessPool
 
+from nasplat.attempt import WorkerStatus
+from nasplat.config import Execution
 from nasplat.errors import InvalidInputError, TrialTimeoutError, WorkerLostError
 
 T = TypeVar("T")
@@ -26,22 +30,47 @@ _PATIENCE_SECONDS = 1.0
 class TrialExecutor(concurrent.futures.Executor):
     """Runs calls on workers.
 
-    A future raises ``WorkerLostError`` when its worker died and ``TrialTimeoutError`` when the call was stopped at
-    the time limit; the executor itself goes on in both cases. ``submit`` and ``wait`` are called from one thread.
+    A future raises ``WorkerLostError`` when its worker died, ``TrialTimeoutError`` when the call was stopped at
+    the time limit and ``MemoryLimitError`` when it was stopped at the memory limit; the executor itself goes on in all
+    three cases. ``submit`` and ``wait`` are called from one thread, and a future may need ``wait`` to become done.
+
+    An executor's factory takes the ``Execution``, and raises ``InvalidInputError`` for what cannot be had.
 
     Attributes:
-        capacity: Calls in flight that keep every worker busy.
+        capacity: Calls in flight that keep every worker busy; it may change while workers join and leave.
+        threads: Of torch in each worker, so that all workers of a machine together use each core once; None leaves
+            torch's own setting.
     """
 
     capacity: int = 1
+    threads: int | None = None
+
+    def __init__(self) -> None:
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
 
     def clock(self) -> float:
         """Seconds since the epoch, or simulated seconds, by which trials are dated."""
         return time.time()
 
-    def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
-        """Block until one or more of the pending futures are done, and return those."""
-        return concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED).done
+    def wait(self, timeout: float | None = None) -> list[Future[Any]]:
+        """The futures that have become done since the last call, each once, in the order in which they ended.
+
+        Args:
+            timeout: Seconds after which to return with nothing; None waits for the first one, and may be given only
+                while something is in flight.
+        """
+        try:
+            ended = [self._ended.get(timeout=timeout)]
+        except Empty:
+            return []
+        with contextlib.suppress(Empty):
+            while True:
+                ended.append(self._ended.get_nowait())
+        return ended
+
+    def workers(self) -> list[WorkerStatus]:
+        """The workers as they are now; called from any thread."""
+        return []
 
 
 @final
@@ -55,6 +84,7 @@ class SerialExecutor(TrialExecutor):
             future.set_result(fn(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - the contract of submit: the future carries any error
             future.set_exception(error)
+        self._ended.put(future)
         return future
 
 
@@ -68,7 +98,9 @@ class ProcessExecutor(TrialExecutor):
     """
 
     def __init__(self, workers: int, time_limit: float | None) -> None:
+        super().__init__()
         self.capacity = workers
+        self.threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
         self._time_limit = time_limit
         self._pool = self._new_pool()
         self._open: set[Future[Any]] = set()
@@ -97,15 +129,18 @@ class ProcessExecutor(TrialExecutor):
         outer.set_running_or_notify_cancel()
         self._open.add(outer)
         outer.add_done_callback(self._open.discard)
+        outer.add_done_callback(self._ended.put)
         inner.add_done_callback(lambda done: self._translate(done, outer))
         return outer
 
-    def wait(self, pending: Collection[Future[T]]) -> set[Future[T]]:
-        """Block until one or more of the pending futures are done, and return those."""
+    def wait(self, timeout: float | None = None) -> list[Future[Any]]:
+        """As every executor; a pool that breaks while we wait ends what it had."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            done = concurrent.futures.wait(pending, _PATIENCE_SECONDS, concurrent.futures.FIRST_COMPLETED).done
-            if done:
-                return done
+            left = _PATIENCE_SECONDS if deadline is None else min(_PATIENCE_SECONDS, deadline - time.monotonic())
+            ended = super().wait(max(0.0, left))
+            if ended or (deadline is not None and time.monotonic() >= deadline):
+                return ended
             if not self._pool.active:
                 self._end_pool("the worker pool broke")
 
@@ -159,17 +194,17 @@ def _prepare() -> None:
     importlib.import_module("nasplat.worker")
 
 
-def serial(workers: int, time_limit: float | None) -> TrialExecutor:
+def serial(execution: Execution) -> TrialExecutor:
     """The executor that runs trials one by one in this process."""
-    if workers != 1:
-        raise InvalidInputError(f"the serial executor has 1 worker, got {workers}; use --executor process")
+    if execution.workers not in (1, None):
+        raise InvalidInputError(f"the serial executor has 1 worker, got {execution.workers}; use --executor process")
     return SerialExecutor()
 
 
-def process(workers: int, time_limit: float | None) -> TrialExecutor:
+def process(execution: Execution) -> TrialExecutor:
     """The executor that runs trials in worker processes of this machine."""
-    if not 1 <= workers <= 16 * (os.cpu_count() or 1):
-        raise InvalidInputError(
-            f"workers must be 1 or more and not far above the {os.cpu_count()} cores, got {workers}"
-        )
-    return ProcessExecutor(workers, time_limit)
+    cores = os.cpu_count() or 1
+    workers = cores if execution.workers is None else execution.workers
+    if not 1 <= workers <= 16 * cores:
+        raise InvalidInputError(f"workers must be 1 or more and not far above the {cores} cores, got {workers}")
+    return ProcessExecutor(workers, execution.time_limit)

@@ -90,9 +90,18 @@ class FailureReason(enum.StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The outcome of a failed trial; never turned into a number."""
+    """The outcome of a failed trial; never turned into a number.
+
+    Attributes:
+        reason: The kind.
+        message: What was said.
+        traceback: Where, if it was an exception.
+        seconds: That it took, and that were paid.
+        gpu_seconds: The same times the number of GPUs it held.
+    """
 
     reason: FailureReason
     message: str
     traceback: str = ""
     seconds: float = 0.0
+    gpu_seconds: float = 0.0

@@ -2,16 +2,18 @@
 
 import json
 import os
+import socket
 import time
 import traceback
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from nasplat import registry
+from nasplat.attempt import WorkerInfo
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import (
     InvalidArchitectureError,
@@ -121,23 +123,40 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def default_threads(workers: int) -> int:
-    """Threads of torch a worker, so that all workers together use each core once."""
-    return max(1, (os.cpu_count() or 1) // workers)
+@final
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker gives back for a proposal.
+
+    Attributes:
+        outcome: The measurement or the failure.
+        worker: Which worker it was.
+        log: The last lines that the trial printed, where they were caught.
+    """
+
+    outcome: Measurement | Failure
+    worker: WorkerInfo
+    log: str = ""
 
 
-def measure(config: BenchConfig, proposal: Proposal) -> Measurement | Failure:
+def measure(config: BenchConfig, proposal: Proposal) -> Report:
     """Measure one proposal on this worker; whatever goes wrong with it becomes a typed failure."""
-    execution = config.execution
-    threads = execution.threads or (default_threads(execution.workers) if execution.workers > 1 else None)
-    if threads is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    if config.execution.threads is not None and torch.get_num_threads() != config.execution.threads:
+        torch.set_num_threads(config.execution.threads)
     start = time.perf_counter()
+    outcome: Measurement | Failure
     try:
-        return set_up(config).evaluator.measure(proposal)
+        outcome = set_up(config).evaluator.measure(proposal)
     except Exception as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
         trace = traceback.format_exc()[-_MAX_TRACEBACK:]
-        return Failure(_reason(error), f"{error}", trace, time.perf_counter() - start)
+        outcome = Failure(_reason(error), f"{error}", trace, time.perf_counter() - start)
+    return Report(outcome, this_worker())
+
+
+@cache
+def this_worker() -> WorkerInfo:
+    """The process that calls."""
+    return WorkerInfo(socket.gethostname(), os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 
 def _reason(error: Exception) -> FailureReason:

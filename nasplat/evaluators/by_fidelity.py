@@ -40,6 +40,10 @@ class ByFidelity(Evaluator):
         """The metrics of the evaluator at a fidelity."""
         return self._at(fidelity).metrics(fidelity)
 
+    def costly(self, fidelity: Fidelity) -> bool:
+        """As the evaluator at a fidelity says."""
+        return self._at(fidelity).costly(fidelity)
+
     def measure(self, proposal: Proposal) -> Measurement:
         """Measure with the evaluator at the proposal's fidelity."""
         return self._at(proposal.fidelity).measure(proposal)

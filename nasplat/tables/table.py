@@ -238,6 +238,10 @@ class TableEvaluator(Evaluator):
         """How many seeds a proposal can be measured with: proposals have seeds 0 to this number - 1."""
         return len(self._query(fidelity).seeds or (None,))
 
+    def costly(self, fidelity: Fidelity) -> bool:
+        """No look-up is."""
+        return False
+
     def measure(self, proposal: Proposal) -> Measurement:
         """Look a proposal up.
 
