@@ -53,17 +53,25 @@ class Budget:
             is free, unless ``count_repeats``; what another study has paid for counts, because it is news to this one.
         seconds: Total paid time of all trials, simulated where a table replays it.
         gpu_seconds: Total paid GPU time.
+        cost: Total price of the paid times, in the currency of the two prices.
+        price_per_hour: Of a worker's time.
+        price_per_gpu_hour: Of a GPU's time.
         count_repeats: Count every proposal, as the published protocols do.
     """
 
     trials: int | None = None
     seconds: float | None = None
     gpu_seconds: float | None = None
+    cost: float | None = None
+    price_per_hour: float = 0.0
+    price_per_gpu_hour: float = 0.0
     count_repeats: bool = False
 
     def __post_init__(self) -> None:
         _check_types("budget setting", self)
-        for name in ("trials", "seconds", "gpu_seconds"):
+        if self.cost is not None and not (self.price_per_hour > 0 or self.price_per_gpu_hour > 0):
+            raise InvalidInputError("a budget in cost needs a price: set price_per_hour or price_per_gpu_hour")
+        for name in ("trials", "seconds", "gpu_seconds", "cost"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInputError(f"budget: {name} must be positive, got {value}")
@@ -96,6 +104,9 @@ class StudyConfig:
         repeats: Seeds a proposal; the strategy is told their mean.
         seed: Of all randomness of the search itself.
         final: Whether the architectures are already chosen: train on all search data, measure on the test data.
+        schedule_epochs: Epochs that the learning-rate schedule spans where trainings may end before it does, or None
+            for as many as are trained.
+        data_parallel: Processes that share each training's batches (``torch`` DDP on Ray Train).
     """
 
     space: str
@@ -117,6 +128,8 @@ class StudyConfig:
     repeats: int = 1
     seed: int = 0
     final: bool = False
+    schedule_epochs: int | None = None
+    data_parallel: int = 1
 
     def __post_init__(self) -> None:
         for name in ("objective", "constraints"):
@@ -128,6 +141,12 @@ class StudyConfig:
             raise InvalidInputError(f"repeats must be 1 or more, got {self.repeats}")
         if self.score_batch_size < 2:
             raise InvalidInputError(f"score_batch_size must be 2 or more, got {self.score_batch_size}")
+        if self.data_parallel < 1:
+            raise InvalidInputError(f"data_parallel must be 1 or more, got {self.data_parallel}")
+        if self.schedule_epochs is not None and self.schedule_epochs < self.epochs:
+            raise InvalidInputError(
+                f"schedule_epochs must not be below the {self.epochs} epochs that are trained, got {self.schedule_epochs}"
+            )
         if self.seed < 0:
             raise InvalidInputError(f"seed must not be negative, got {self.seed}")
         if not self.task and self.benchmark is None:
@@ -234,4 +253,6 @@ class Execution:
             if not getattr(self, name) >= 0:
                 raise InvalidInputError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise InvalidInputError(f"gpus_per_worker is a share of one GPU or a whole number, got {self.gpus_per_worker}")
+            raise InvalidInputError(
+                f"gpus_per_worker is a share of one GPU or a whole number, got {self.gpus_per_worker}"
+            )
