@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,8 @@ class SearchSpace(ABC):
     """A set of architectures: declared choices, and how to build a network from them.
 
     A space implements ``build`` and may override ``canonical`` (what makes two architectures the same
-    function), ``format``/``parse_values`` (its official string) and ``graph`` (its drawing). Sampling, mutation,
+    function), ``format``/``parse_values`` (its official string), ``graph`` (its drawing) and ``recipe`` (where its
+    choices decide about the training too). Sampling, mutation,
     crossover, neighbours, encoding, size and indexing follow from the choices. A space is immutable, safe to
     share between threads, and takes randomness only as an argument.
 
@@ -92,6 +93,13 @@ class SearchSpace(ABC):
         Raises:
             InvalidArchitectureError: If the task's shapes leave nothing to build.
         """
+
+    def recipe(self, architecture: Architecture) -> Mapping[str, Any]:
+        """Changes to the training recipe that the architecture's choices decide (``Recipe.updated``); by default none.
+
+        They are applied last, over the task's recipe and the study's changes to it.
+        """
+        return {}
 
     def canonical(self, values: Mapping[str, Value]) -> str:
         """A string that is equal exactly for architectures that are the same network up to renaming."""
