@@ -2,42 +2,43 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
 
 from nasplat import registry
 from nasplat.config import Execution, StudyConfig
 from nasplat.counting import restricted
-from nasplat.errors import InvalidInputError, ReplayError, TrialTimeoutError, WorkerLostError
+from nasplat.crew import Crew, End, Loss
+from nasplat.errors import InvalidInputError, LeaseLostError, ReplayError
 from nasplat.evaluator import Identities
-from nasplat.executors import TrialExecutor
-from nasplat.measurement import Failure, FailureReason, Measurement
+from nasplat.lease import Lease
 from nasplat.objective import Goal
 from nasplat.pareto import non_dominated
-from nasplat.recorder import Recorder
+from nasplat.recorder import EXPENSIVE_SECONDS, Recorder
 from nasplat.seeding import proposal_rng
 from nasplat.store import Store, StudyRecord, StudyState
 from nasplat.strategy import SearchContext, Strategy
 from nasplat.task import Task
 from nasplat.trial import Trial, TrialState
-from nasplat.worker import BenchConfig, measure, set_up
+from nasplat.worker import BenchConfig, set_up
 from nasplat.wrappers import Budgeted, Repeated
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Outcome: TypeAlias = Measurement | Failure
 Observer: TypeAlias = Callable[["Study", Trial], None]
 """Called after each trial that was told."""
 
-_MAX_ATTEMPTS = 3
-"""Starts of a trial whose workers die, before it fails as lost."""
 _MAY_CHANGE = ("budget", "name")
 """Settings that may differ when a study is opened again."""
+
+
+_LOOK_SECONDS = 0.5
+"""How often to look whether another study has made a measurement that this one waits for."""
 
 
 @final
@@ -77,6 +78,7 @@ class Study:
         bench = set_up(self._bench_config)
         self.space, self.task = bench.space, bench.task
         self.objective.check_metrics(bench.evaluator.metrics(config.fidelity), test_allowed=config.final)
+        self._evaluator = bench.evaluator
         self._identities = Identities(bench.evaluator)
         self._strategy = self._make_strategy()
         self._recorder = Recorder(store, config.name, self._identities)
@@ -84,11 +86,17 @@ class Study:
         self._told = 0
         self._first_with: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
-        self._started: dict[int, float] = {}
-        self._clock: Callable[[], float] = time.time
+        """Repeats of a trial that runs, by its number."""
+        self._awaited: dict[int, Trial] = {}
+        """Trials whose measurement another study is making now."""
+        self._looked_at = 0.0
+        self._expensive = False
+        """Whether one of the last paid trials was."""
+        self._crew: Crew | None = None
         self._observers: Sequence[Observer] = ()
         self.trials: list[Trial] = []
-        if config.name in {s.name for s in store.studies()}:
+        self._known = config.name in {s.name for s in store.studies()}
+        if self._known:
             self._resume(store.study(config.name))
 
     def _make_strategy(self) -> Strategy:
@@ -107,124 +115,208 @@ class Study:
         """Run until the strategy has nothing more to ask; returns the study.
 
         An interrupt (Ctrl-C) stops running trials, records the rest and is raised again; the study can be resumed.
+
+        Raises:
+            InvalidInputError: If another driver runs the study.
+            LeaseLostError: If another driver has taken it over, because this one had not been heard of.
         """
         self._observers = observers
-        e = self.execution
-        executor: TrialExecutor = registry.create("executor", e.executor, e.workers, e.time_limit)
-        self._clock = executor.clock
-        try:
-            self._run(executor)
-        finally:
-            executor.shutdown(cancel_futures=True)
+        backlog: list[Trial] = []
+        if not self._known:
+            # The first proposal is made before the study is written: a mistake in the settings leaves no trace.
+            first = self._ask()
+            backlog = [] if first is None else [first]
+            self._create_record()
+        with Lease(self.store, self.config.name, self.status) as self._lease:
+            self._recorder.token = self._lease.token
+            if self._known:
+                self._catch_up()
+                backlog = [t for t in self.trials if t.state is TrialState.RUNNING]
+                first = None if backlog else self._ask()
+                backlog += [] if first is None else [first]
+                self._reopen_record()
+            self._known = True
+            self._run(deque(backlog))
         return self
 
-    def _run(self, executor: TrialExecutor) -> None:
-        # The first proposal is made before the study is written, so that a mistake in the settings leaves no trace.
-        backlog = [t for t in self.trials if t.state is TrialState.RUNNING]
-        if not self.trials and (first := self._ask()) is not None:
-            backlog.append(first)
-        self._open_record()
-        state = StudyState.FAILED
+    def _run(self, backlog: deque[Trial]) -> None:
+        state: StudyState | None = StudyState.FAILED
         try:
-            self._loop(executor, backlog)
+            if backlog:
+                self._with_executor(backlog)
             state = StudyState.COMPLETED
         except KeyboardInterrupt:
             state = StudyState.INTERRUPTED
             raise
+        except LeaseLostError as error:
+            state = None
+            kept = self._recorder.keep()
+            raise LeaseLostError(f"{error}; this driver stops; late results that are kept: {kept}") from error
         finally:
-            self._recorder.flush()
-            self.store.set_state(self.config.name, state)
-            self.store.add_event(self.config.name, str(state), {"trials": len(self.trials), "told": self._told})
+            if state is not None:
+                self._recorder.flush()
+                self.store.set_state(self.config.name, state)
+                self.store.add_event(self.config.name, str(state), {"trials": len(self.trials), "told": self._told})
 
-    def _loop(self, executor: TrialExecutor, backlog: list[Trial]) -> None:
-        pending: dict[Future[Outcome], Trial] = {}
-        for trial in backlog:
-            self._start(trial, executor, pending)
+    def _with_executor(self, backlog: deque[Trial]) -> None:
+        executor = registry.create("executor", self.execution.executor, self.execution)
+        self._crew = Crew(executor, self._bench_config)
+        try:
+            self._loop(self._crew, backlog)
+        finally:
+            self._crew = None
+            executor.shutdown(cancel_futures=True)
+
+    def _loop(self, crew: Crew, backlog: deque[Trial]) -> None:
         while True:
-            while max(len(pending), len(self._followers)) < executor.capacity and (asked := self._ask()) is not None:
-                self._start(asked, executor, pending)
-            if not pending:
+            self._lease.check()
+            self._fill(crew, backlog)
+            if not crew and not self._awaited:
                 return
-            if not any(future.done() for future in pending):
+            ended = crew.wait(0.0)
+            if not ended:
                 self._recorder.flush()  # while the driver waits, others see what runs
-            done = executor.wait(pending)
-            for future in sorted(done, key=lambda f: pending[f].number):
-                self._collect(future, executor, pending)
+                ended = self._wait(crew)
+            self._tell([end for end in ended if isinstance(end, End)])
+            for loss in ended:
+                if isinstance(loss, Loss):
+                    self._try_again(loss, crew)
+            self._look_for_awaited(crew)
+
+    def _wait(self, crew: Crew) -> list[End | Loss]:
+        if not self._awaited:
+            return crew.wait()
+        if crew:
+            return crew.wait(_LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)
+        return []
+
+    def _fill(self, crew: Crew, backlog: deque[Trial]) -> None:
+        """Start trials until every worker has one."""
+        starting: list[Trial] = []
+        while (
+            max(len(crew) + len(starting), len(self._followers)) < crew.capacity
+            and len(self._awaited) < 2 * crew.capacity
+        ):
+            trial = backlog.popleft() if backlog else self._ask()
+            if trial is None:
+                break
+            if not trial.asked_at:
+                trial = self.trials[trial.number] = replace(trial, asked_at=crew.clock())
+            if self._is_to_start(trial):
+                starting.append(trial)
+        self._start(starting, crew)
 
     def _ask(self) -> Trial | None:
         number = len(self.trials)
         proposal = self._strategy.ask(number, proposal_rng(self.config.seed, number))
         if proposal is None:
             return None
-        identity = self._identities.of(proposal)
-        trial = Trial(number, proposal, self._told, identity, asked_at=self._clock())
+        trial = Trial(number, proposal, self._told, self._identities.of(proposal))
         self.trials.append(trial)
         return trial
 
-    def _start(self, trial: Trial, executor: TrialExecutor, pending: dict[Future[Outcome], Trial]) -> None:
+    def _is_to_start(self, trial: Trial) -> bool:
+        """Whether a trial must be measured here and now; if not it is told, or waits for who measures it."""
         first = self._first_with.setdefault(trial.identity, trial.number)
         if first != trial.number:
             outcome = self.trials[first].outcome
-            if outcome is None:
-                self._followers.setdefault(first, []).append(trial.number)
-                self._recorder.add(trial)
+            if outcome is not None:
+                self._tell([End(trial, outcome, saved=True)])
             else:
-                self._tell(trial, outcome, saved=True)
-        elif (known := self.store.find(trial.identity)) is not None:
-            self._tell(trial, known, saved=True)
-        else:
-            self._recorder.add(trial)
-            self._started[trial.number] = time.monotonic()
-            pending[executor.submit(measure, self._bench_config, trial.proposal)] = trial
+                self._followers.setdefault(first, []).append(trial.number)
+                self._recorder.add([trial])
+            return False
+        known = self.store.find(trial.identity)
+        if known is None and self._evaluator.costly(trial.proposal.fidelity):
+            if not self.store.claim(self.config.name, self._lease.token, trial.identity):
+                self._awaited[trial.number] = trial
+                self._recorder.add([trial])
+                return False
+            # Whoever had the claim may have finished between the two.
+            known = self.store.find(trial.identity)
+        if known is not None:
+            self._tell([End(trial, known, saved=True)])
+            return False
+        self._recorder.add([trial])
+        return True
 
-    def _collect(self, future: Future[Outcome], executor: TrialExecutor, pending: dict[Future[Outcome], Trial]) -> None:
-        trial = pending.pop(future)
-        seconds = time.monotonic() - self._started[trial.number]
-        error = future.exception()
-        if isinstance(error, WorkerLostError) and trial.attempts < _MAX_ATTEMPTS:
-            detail = {"trial": trial.number, "attempt": trial.attempts, "message": str(error)}
-            self.store.add_event(self.config.name, "worker-lost", detail)
-            trial = self.trials[trial.number] = replace(trial, attempts=trial.attempts + 1)
-            pending[executor.submit(measure, self._bench_config, trial.proposal)] = trial
+    def _start(self, trials: Sequence[Trial], crew: Crew) -> None:
+        # What is going to cost something is in the store before it starts, so that others see what runs.
+        if trials and (self._expensive or any(self._evaluator.costly(t.proposal.fidelity) for t in trials)):
+            self._recorder.flush()
+        for trial in trials:
+            crew.start(trial)
+
+    def _look_for_awaited(self, crew: Crew) -> None:
+        """Whether what other studies were measuring is there, or is left for this one to measure."""
+        if not self._awaited or time.monotonic() - self._looked_at < _LOOK_SECONDS:
             return
-        if isinstance(error, WorkerLostError):
-            outcome: Outcome = Failure(FailureReason.LOST, str(error), seconds=seconds)
-        elif isinstance(error, TrialTimeoutError):
-            outcome = Failure(FailureReason.TIMED_OUT, str(error), seconds=seconds)
-        elif error is not None:
-            raise error
-        else:
-            outcome = future.result()
-        self._tell(trial, outcome, paid_seconds=seconds)
-        for follower in self._followers.pop(trial.number, []):
-            self._tell(self.trials[follower], outcome, saved=True)
+        self._looked_at = time.monotonic()
+        for number, trial in list(self._awaited.items()):
+            if len(crew) >= crew.capacity:
+                return
+            del self._awaited[number]
+            if self._is_to_start(trial):
+                self._start([trial], crew)
 
-    def _tell(self, trial: Trial, outcome: Outcome, *, saved: bool = False, paid_seconds: float = 0.0) -> None:
-        first = self._first_with[trial.identity]
+    def _try_again(self, loss: Loss, crew: Crew) -> None:
+        trial, ending = loss.trial, loss.attempt.ending
+        detail = {
+            "trial": trial.number,
+            "attempt": loss.attempt.attempt,
+            "message": loss.message,
+            "host": ending.worker.host if ending.worker is not None else "",
+            "exit_signal": ending.exit_signal,
+        }
+        self.trials[trial.number] = trial
+        self._recorder.add([trial], [loss.attempt], now=True)
+        self.store.add_event(self.config.name, "worker-lost", detail)
+        crew.start(trial)
+
+    def _tell(self, ends: Sequence[End]) -> None:
+        """Record what has ended, then tell it; of a group that ended together all is durable before any is told."""
+        if not ends:
+            return
+        queue, told = deque(ends), []
+        while queue:
+            end = queue.popleft()
+            told.append(self._finished(end))
+            queue.extend(End(self.trials[n], end.outcome, saved=True) for n in self._followers.pop(told[-1].number, ()))
+        if paid := [end.seconds for end in ends if not end.saved]:
+            self._expensive = max(paid) >= EXPENSIVE_SECONDS
+        attempts = [end.attempt for end in ends if end.attempt is not None]
+        self._recorder.add(told, attempts, now=bool(paid) and self._expensive)
+        for trial in told:
+            self._strategy.tell(trial.for_strategy())
+            for observer in self._observers:
+                observer(self, trial)
+
+    def _finished(self, end: End) -> Trial:
+        first = self._first_with[end.trial.identity]
         trial = replace(
-            trial,
-            outcome=outcome,
+            end.trial,
+            outcome=end.outcome,
             told=self._told,
-            saved=saved,
-            repeat_of=None if first == trial.number else first,
-            finished_at=self._clock(),
+            saved=end.saved,
+            repeat_of=None if first == end.trial.number else first,
+            finished_at=time.time() if self._crew is None else self._crew.clock(),
         )
         self.trials[trial.number] = trial
         self._told += 1
-        self._recorder.add(trial, paid_seconds)
-        self._strategy.tell(trial.for_strategy())
-        for observer in self._observers:
-            observer(self, trial)
+        return trial
+
+    def status(self) -> dict[str, Any]:
+        """What the study does now, as plain data; called from any thread."""
+        crew = self._crew
+        at_work = crew.status() if crew is not None else {"in_flight": 0, "capacity": 0, "workers": []}
+        counts = {"trials": len(self.trials), "told": self._told, "awaited": len(self._awaited)}
+        return {"executor": self.execution.executor, **counts, **at_work}
 
     # Resuming ------------------------------------------------------------------------------------------------
 
-    def _open_record(self) -> None:
+    def _create_record(self) -> None:
         config = self.config
-        if config.name in {s.name for s in self.store.studies()}:
-            self.store.set_config(config.name, config.to_json())
-            self.store.set_state(config.name, StudyState.RUNNING)
-            self.store.add_event(config.name, "resumed", {"trials": len(self.trials)})
-            return
         goals = tuple(map(str, self.objective.goals))
         record = StudyRecord(
             config.name,
@@ -240,11 +332,27 @@ class Study:
         if config.final:
             self.store.add_event(config.name, "test-data-read", {"task": self.task.name})
 
+    def _reopen_record(self) -> None:
+        config = self.config
+        self.store.set_config(config.name, config.to_json())
+        self.store.set_state(config.name, StudyState.RUNNING)
+        self.store.add_event(config.name, "resumed", {"trials": len(self.trials)})
+
+    def _catch_up(self) -> None:
+        """Read the trials again if somebody has gone on with the study since they were read."""
+        if self.store.tally(self.config.name) != (len(self.trials), self._told):
+            self._strategy = self._make_strategy()
+            self._told = 0
+            self._first_with.clear()
+            self.trials.clear()
+            self._resume(self.store.study(self.config.name))
+
     def _resume(self, record: StudyRecord) -> None:
-        stored, given = dict(record.config), self.config.to_json()
-        differing = [k for k in given if k not in _MAY_CHANGE and stored.get(k) != given[k]]
+        # What was added to the settings since has its default in a study that is older.
+        stored, given = StudyConfig.from_json(record.config).to_json(), self.config.to_json()
+        differing = [k for k in given if k not in _MAY_CHANGE and stored[k] != given[k]]
         if differing:
-            what = "; ".join(f"{k} is {stored.get(k)!r}, got {given[k]!r}" for k in differing)
+            what = "; ".join(f"{k} is {stored[k]!r}, got {given[k]!r}" for k in differing)
             raise InvalidInputError(f"study {record.name!r} exists with other settings: {what}; choose another --name")
         stored_trials = list(self.store.trials(record.name, self.space))
         tells = sorted((t for t in stored_trials if t.told is not None), key=lambda t: t.told or 0)

@@ -1,7 +1,7 @@
 """Strategies around a strategy: several seeds a proposal, and a budget. Both are strategies themselves."""
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -10,7 +10,7 @@ import numpy as np
 
 from nasplat.config import Budget
 from nasplat.fidelity import Fidelity
-from nasplat.measurement import Measurement, Metric
+from nasplat.measurement import Cost, Failure, Measurement, Metric
 from nasplat.strategy import Strategy
 from nasplat.trial import Proposal, Trial
 
@@ -18,9 +18,25 @@ _MAX_REPEATS_IN_A_ROW = 1_000
 """Free repeats after which a study ends: its strategy has run out of new architectures."""
 
 
+@dataclass
+class _Spending:
+    """What trials at one fidelity have cost: seconds, GPU-seconds and price in all, and how many were paid for."""
+
+    totals: tuple[float, ...] = (0.0, 0.0, 0.0)
+    paid: int = 0
+    in_flight: int = 0
+
+    def committed(self) -> tuple[float, ...]:
+        """What was spent, and what is expected of the trials in flight: as much as those before them on average."""
+        return tuple(total * (1 + self.in_flight / max(1, self.paid)) for total in self.totals)
+
+
 @final
 class Budgeted(Strategy):
-    """Stops asking once the budget is spent. What is in flight is reserved, so no budget is overrun by new trials.
+    """Stops asking once the budget is spent or reserved.
+
+    A trial in flight is reserved: as one trial, and with the mean cost of those at its fidelity that were paid for. So
+    a budget is never overrun by more than the trials in flight, of which the first ones have no mean yet.
 
     Args:
         strategy: Decides.
@@ -33,27 +49,28 @@ class Budgeted(Strategy):
         self._budget = budget
         self._fidelity = fidelity
         self._trials = 0
-        self._seconds = 0.0
-        self._gpu_seconds = 0.0
+        self._spending: defaultdict[Fidelity, _Spending] = defaultdict(_Spending)
         self._repeats_in_a_row = 0
 
     def ask(self, number: int, rng: np.random.Generator) -> Proposal | None:
         """The strategy's proposal, or None when the budget is spent."""
         b = self._budget
+        limits = (b.seconds, b.gpu_seconds, b.cost)
         # Where repeats count as trials, the number of trials ends the study as published. Without any limit the
         # strategy itself decides when it is done. Else nothing but this would end a study of an exhausted space.
-        limited = any(limit is not None for limit in (b.trials, b.seconds, b.gpu_seconds))
+        limited = any(limit is not None for limit in (b.trials, *limits))
         endless = limited and not (b.count_repeats and b.trials is not None)
         if (
-            self._trials >= (math.inf if b.trials is None else b.trials)
-            or self._seconds >= (math.inf if b.seconds is None else b.seconds)
-            or self._gpu_seconds >= (math.inf if b.gpu_seconds is None else b.gpu_seconds)
+            (b.trials is not None and self._trials >= b.trials)
+            or self._is_spent(limits)
             or (endless and self._repeats_in_a_row >= _MAX_REPEATS_IN_A_ROW)
         ):
             return None
         proposal = self._strategy.ask(number, rng)
-        if proposal is not None and proposal.fidelity == self._fidelity:
-            self._trials += 1
+        if proposal is not None:
+            self._spending[proposal.fidelity].in_flight += 1
+            if proposal.fidelity == self._fidelity:
+                self._trials += 1
         return proposal
 
     def tell(self, trial: Trial) -> None:
@@ -62,12 +79,31 @@ class Budgeted(Strategy):
         self._repeats_in_a_row = self._repeats_in_a_row + 1 if repeats else 0
         if repeats and not self._budget.count_repeats and trial.proposal.fidelity == self._fidelity:
             self._trials -= 1
-        if trial.measurement is not None and not trial.saved:
-            self._seconds += trial.measurement.cost.seconds
-            self._gpu_seconds += trial.measurement.cost.gpu_seconds
-        elif trial.failure is not None and not trial.saved:
-            self._seconds += trial.failure.seconds
+        spending = self._spending[trial.proposal.fidelity]
+        spending.in_flight -= 1
+        if not trial.saved:
+            paid = self._paid(trial)
+            spending.totals = tuple(total + new for total, new in zip(spending.totals, paid, strict=True))
+            spending.paid += 1
         self._strategy.tell(trial)
+
+    def _is_spent(self, limits: tuple[float | None, ...]) -> bool:
+        if all(limit is None for limit in limits):
+            return False
+        committed = [s.committed() for s in self._spending.values()]
+        sums = [math.fsum(values) for values in zip(*committed, strict=True)] or [0.0] * len(limits)
+        return any(limit is not None and spent >= limit for limit, spent in zip(limits, sums, strict=True))
+
+    def _paid(self, trial: Trial) -> tuple[float, ...]:
+        """Seconds, GPU-seconds and their price."""
+        cost: Cost | Failure = trial.measurement.cost if trial.measurement is not None else _failure(trial)
+        b, hours, gpu_hours = self._budget, cost.seconds / 3600, cost.gpu_seconds / 3600
+        return cost.seconds, cost.gpu_seconds, b.price_per_hour * hours + b.price_per_gpu_hour * gpu_hours
+
+
+def _failure(trial: Trial) -> Failure:
+    assert trial.failure is not None  # strategies are told finished trials
+    return trial.failure
 
 
 @dataclass
