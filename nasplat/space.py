@@ -2,12 +2,13 @@
 
 import copy
 import hashlib
+import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
 from nasplat.task import Task
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+    from ray.tune.search.sample import Categorical
 
 _MAX_REJECTIONS = 1_000
 _MAX_INDEX_DIGITS = 1_000
@@ -41,9 +46,9 @@ class SearchSpace(ABC):
 
     A space implements ``build`` and may override ``canonical`` (what makes two architectures the same
     function), ``format``/``parse_values`` (its official string), ``graph`` (its drawing) and ``recipe`` (where its
-    choices decide about the training too). Sampling, mutation,
-    crossover, neighbours, encoding, size and indexing follow from the choices. A space is immutable, safe to
-    share between threads, and takes randomness only as an argument.
+    choices decide about the training too). Sampling, mutation, crossover, neighbours, encoding, size, indexing and
+    the doors to Optuna and Ray Tune follow from the choices. A space is immutable, safe to share between threads, and
+    takes randomness only as an argument.
 
     Args:
         choices: The decisions in order; a condition refers to an earlier choice.
@@ -294,6 +299,51 @@ class SearchSpace(ABC):
                 out += [float(i == position) for i in range(len(choice.options))]
         return np.array(out, dtype=np.float32)
 
+    # Doors to other tuners ------------------------------------------------------------------------------------
+
+    @final
+    def to_optuna(self, trial: "BaseTrial") -> Architecture:
+        """The architecture that an Optuna trial suggests: call it first thing in an objective.
+
+        Each active choice is one parameter under its own name, and inactive choices are none, so Optuna's samplers see
+        the space as it is. Whole numbers at equal distances in a meaningful order (``3, 5, 7``) are suggested as
+        numbers, everything else as a category; either way the prior is uniform over the options.
+
+        Raises:
+            optuna.TrialPruned: If the space is ``restricted`` and does not accept what was suggested.
+        """
+        architecture = self._complete({}, lambda choice: _suggested(trial, choice))
+        if not self.accepts(architecture):
+            import optuna
+
+            raise optuna.TrialPruned(f"{architecture} violates the constraints of the space")
+        return architecture
+
+    @final
+    def to_tune(self) -> "dict[str, Categorical]":
+        """The space as Ray Tune wants it: a ``tune.choice`` under the name of each choice.
+
+        Tune knows no conditions, so it sets inactive choices too; ``from_config`` leaves them out.
+        """
+        from ray import tune
+
+        return {choice.name: tune.choice(list(choice.options)) for choice in self.choices}
+
+    @final
+    def from_config(self, config: Mapping[str, Any]) -> Architecture:
+        """The architecture of a configuration that Ray Tune drew from ``to_tune``, or of an Optuna trial's ``params``.
+
+        Inactive choices are left out, and so is what the space does not declare: the user's own settings beside it.
+
+        Raises:
+            InvalidArchitectureError: If an active choice is missing or set to something that is no option.
+        """
+        active: dict[str, Value] = {}
+        for choice in self.choices:
+            if choice.is_active(active) and choice.name in config:
+                active[choice.name] = config[choice.name]
+        return self.architecture(active)
+
     # Conditions name one parent each, so the choices form a forest and counting is a product over it.
 
     @cached_property
@@ -366,3 +416,13 @@ class SearchSpace(ABC):
             index += weight * rank
             weight *= sum(self._counts[choice.name, o] for o in choice.options)
         return index
+
+
+def _suggested(trial: "BaseTrial", choice: Choice) -> Value:
+    """The option of a choice that an Optuna trial suggests."""
+    numbers = [o for o in choice.options if type(o) is int]
+    steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+    if choice.ordered and len(numbers) == len(choice.options) and len(steps) == 1 and (step := steps.pop()) > 0:
+        return int(trial.suggest_int(choice.name, numbers[0], numbers[-1], step=step))
+    value: Any = trial.suggest_categorical(choice.name, choice.options)
+    return value  # type: ignore[no-any-return]
