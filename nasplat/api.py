@@ -144,6 +144,7 @@ def retrain(
     architectures: Sequence[str] = (),
     task: Task | None = None,
     weights: str | Path | None = None,
+    data_parallel: int = 1,
     observers: Sequence[Observer] = (),
     **execution: Any,
 ) -> Study:
@@ -160,6 +161,7 @@ def retrain(
         architectures: Retrain these instead of the best ones.
         task: As in ``resume``.
         weights: Folder for the trained weights.
+        data_parallel: Processes that share each training's batches, on Ray Train.
         observers: Called after each trial.
         execution: Fields of ``Execution``.
     """
@@ -181,6 +183,8 @@ def retrain(
         budget=Budget(),
         repeats=1,
         final=True,
+        schedule_epochs=None,
+        data_parallel=data_parallel,
     )
     base = f"{study}/retrain-{final_epochs}-epochs-{'given' if architectures else f'top-{top}'}"
     settings = Execution(weights=str(weights) if weights is not None else None, **execution)
@@ -339,7 +343,7 @@ def run(
     Raises:
         InvalidInputError: If a task object meets an executor of other processes.
     """
-    if task is not None and execution.executor != "serial":
+    if task is not None and (execution.executor != "serial" or config.data_parallel > 1):
         raise InvalidInputError(
             f"workers build the task by its name: put it into a module and give 'module:function' instead of "
             f"the object {task.name!r}"

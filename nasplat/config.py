@@ -145,7 +145,7 @@ class StudyConfig:
             raise InvalidInputError(f"data_parallel must be 1 or more, got {self.data_parallel}")
         if self.schedule_epochs is not None and self.schedule_epochs < self.epochs:
             raise InvalidInputError(
-                f"schedule_epochs must not be below the {self.epochs} epochs that are trained, got {self.schedule_epochs}"
+                f"schedule_epochs must be {self.epochs} or more, as many as are trained, got {self.schedule_epochs}"
             )
         if self.seed < 0:
             raise InvalidInputError(f"seed must not be negative, got {self.seed}")
@@ -216,8 +216,8 @@ class Execution:
         checkpoints: Folder in which unfinished trainings leave their state, so that one that is started again goes on
             where it was; on a cluster a folder that all nodes share. None keeps none.
         trust_files: Whether benchmark files that execute code when read (pickles) may be opened.
-        address: Of a Ray cluster: ``auto`` for the one that this machine belongs to, ``local`` to start Ray on this
-            machine, or ``ray://HOST:10001``.
+        address: Of a Ray cluster: ``auto`` (or None) for the one that this machine belongs to, ``local`` to start Ray
+            on this machine, or ``ray://HOST:10001``.
         cpus_per_worker: Cores that Ray reserves for a worker.
         gpus_per_worker: GPUs, or a share of one, that Ray reserves for a worker.
         resources: Other resources that Ray reserves for a worker, such as ``{"a100": 1}``.
@@ -233,7 +233,7 @@ class Execution:
     weights: str | None = None
     checkpoints: str | None = None
     trust_files: bool = False
-    address: str = "auto"
+    address: str | None = None
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict, hash=False)

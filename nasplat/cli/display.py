@@ -111,3 +111,19 @@ def live(quiet: bool) -> Iterator[Observer]:
             )
 
         yield update
+
+
+@contextmanager
+def observing(quiet: bool, metrics: str | None) -> Iterator[list[Observer]]:
+    """The progress line, and figures for Prometheus where an address is given."""
+    with live(quiet) as line:
+        if metrics is None:
+            yield [line]
+            return
+        from nasplat.metrics import PrometheusMetrics
+
+        served = PrometheusMetrics(metrics)
+        try:
+            yield [line, served]
+        finally:
+            served.close()

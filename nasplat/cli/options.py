@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from sqlalchemy import make_url
 
 from nasplat.errors import InvalidInputError
 
@@ -13,16 +14,11 @@ StoreOption: TypeAlias = Annotated[
     str, typer.Option("--store", envvar="NASPLAT_STORE", help="Database URL, or path of a SQLite file.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-ExecutorOption: TypeAlias = Annotated[
-    str | None, typer.Option(help="serial or process; by default process as soon as --workers is above 1.")
-]
-WorkersOption: TypeAlias = Annotated[int, typer.Option(help="Trials at a time.")]
-DeviceOption: TypeAlias = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one.")
-]
-TimeLimitOption: TypeAlias = Annotated[float | None, typer.Option(help="Seconds a trial may take.")]
 TrustOption: TypeAlias = Annotated[
     bool, typer.Option("--trust-file", help="Open benchmark files that execute code when read (pickles).")
+]
+MetricsOption: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="[HOST:]PORT", help="Serve Prometheus metrics there while the study runs.")
 ]
 TopOption: TypeAlias = Annotated[int, typer.Option(help="How many of the best.")]
 
@@ -59,14 +55,6 @@ def read_config(path: Path | None) -> dict[str, Any]:
         raise InvalidInputError(f"cannot read the settings {path}: {error}") from error
 
 
-def execution(
-    executor: str | None, workers: int, device: str, time_limit: float | None, trust: bool = False
-) -> dict[str, Any]:
-    """Fields of ``Execution`` from the shared options."""
-    return {
-        "executor": executor or ("serial" if workers == 1 else "process"),
-        "workers": workers,
-        "device": device,
-        "time_limit": time_limit,
-        "trust_files": trust,
-    }
+def shown_store(store: str) -> str:
+    """A store as it may be printed: without the password of its URL."""
+    return make_url(store).render_as_string(hide_password=True) if "://" in store else store

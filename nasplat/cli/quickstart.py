@@ -3,12 +3,12 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nasplat import api
-from nasplat.cli import options, output
+from nasplat.cli import output
 from nasplat.cli.display import live
 from nasplat.cli.searching import report_retraining
 from nasplat.storage import Reader
@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 def quickstart(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("quickstart"),
     budget: Annotated[int, typer.Option(help="Networks to train in the search.")] = 24,
-    workers: options.WorkersOption = 1,
+    workers: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
 ) -> None:
     """Find a network for scikit-learn's handwritten digits: search, retrain, test, draw.
 
@@ -34,7 +34,7 @@ def quickstart(
 
     folder.mkdir(parents=True, exist_ok=True)
     store = str(folder / "nasplat.db")
-    execution = options.execution(None, workers, "auto", None)
+    execution: dict[str, Any] = {"executor": "serial" if workers == 1 else "process", "workers": workers}
     output.say(f"searching kernel sizes, dilations, widths and depths of a CNN for the digits: {budget} trainings")
     with live(quiet=False) as observer:
         study = api.search(

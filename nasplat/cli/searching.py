@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 
 from nasplat import api
 from nasplat.cli import options, output
-from nasplat.cli.display import live
+from nasplat.cli.display import observing
+from nasplat.cli.execution import takes_execution
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import InvalidInputError
 from nasplat.study import Study
@@ -19,7 +21,7 @@ from nasplat.trial import Trial
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     for command in (search, resume, score, retrain):
-        app.command()(command)
+        app.command()(takes_execution(command, several="batches" if command is retrain else "trials"))
 
 
 def search(
@@ -48,17 +50,18 @@ def search(
     repeats: Annotated[int | None, typer.Option(help="Seeds a proposal; the strategy sees their mean.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Budget in paid seconds of all trials together.")] = None,
     gpu_seconds: Annotated[float | None, typer.Option(help="Budget in paid GPU seconds.")] = None,
+    cost: Annotated[float | None, typer.Option(help="Budget in money, by the two prices.")] = None,
+    price_per_hour: Annotated[float | None, typer.Option(help="Of a worker, for --cost.")] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="Of a GPU, for --cost.")] = None,
     count_repeats: Annotated[bool, typer.Option(help="Count repeats against the budget too.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of all randomness of the search.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the study; a known name resumes it.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings; flags go before it.")] = None,
     store: options.StoreOption = "nasplat.db",
-    executor: options.ExecutorOption = None,
-    workers: options.WorkersOption = 1,
-    device: options.DeviceOption = "auto",
-    time_limit: options.TimeLimitOption = None,
-    trust_file: options.TrustOption = False,
     json: options.JsonOption = False,
+    metrics: options.MetricsOption = None,
+    *,
+    execution: dict[str, Any],
 ) -> None:
     """Search a space for the best network of a task.
 
@@ -90,48 +93,43 @@ def search(
         "name": name,
     }
     settings.update({k: v for k, v in flags.items() if v is not None})
-    _budget(settings, budget, seconds, gpu_seconds, count_repeats)
+    limits = {
+        "trials": budget,
+        "seconds": seconds,
+        "gpu_seconds": gpu_seconds,
+        "cost": cost,
+        "price_per_hour": price_per_hour,
+        "price_per_gpu_hour": price_per_gpu_hour,
+        "count_repeats": count_repeats or None,
+    }
+    _set_budget(settings, {name: limit for name, limit in limits.items() if limit is not None})
     if "space" not in settings:
         raise InvalidInputError("say where to search: --space conv-kernels (nasplat list spaces)")
     study_config = StudyConfig.from_json(settings)
-    run_settings = Execution(**options.execution(executor, workers, device, time_limit, trust_file))
-    study = _run(study_config, store, run_settings, json)
+    study = _run(study_config, store, Execution(**execution), json, metrics)
     report(study, store, json)
 
 
-def _budget(
-    settings: dict[str, Any],
-    trials: int | None,
-    seconds: float | None,
-    gpu_seconds: float | None,
-    count: bool,
-) -> None:
-    if trials is not None and trials < 1:
-        raise InvalidInputError(f"--budget must be 1 or more, got {trials}")
+def _set_budget(settings: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    if flags.get("trials", 1) < 1:
+        raise InvalidInputError(f"--budget must be 1 or more, got {flags['trials']}")
     given = settings.get("budget", {})
-    limits = {"trials": trials, "seconds": seconds, "gpu_seconds": gpu_seconds}
-    flags = {name: limit for name, limit in limits.items() if limit is not None}
     if isinstance(given, int):
         given = {"trials": given}
     if not isinstance(given, dict):
         raise InvalidInputError(f"the setting 'budget' is a number of trials or a table of limits, got {given!r}")
-    given = {**given, **flags}
-    if count:
-        given["count_repeats"] = True
-    if given:
-        settings["budget"] = given
+    if given or flags:
+        settings["budget"] = {**given, **flags}
 
 
 def resume(
     name: Annotated[str, typer.Argument(help="Of the study.")],
     budget: Annotated[int | None, typer.Option(help="A new, larger budget.")] = None,
     store: options.StoreOption = "nasplat.db",
-    executor: options.ExecutorOption = None,
-    workers: options.WorkersOption = 1,
-    device: options.DeviceOption = "auto",
-    time_limit: options.TimeLimitOption = None,
-    trust_file: options.TrustOption = False,
     json: options.JsonOption = False,
+    metrics: options.MetricsOption = None,
+    *,
+    execution: dict[str, Any],
 ) -> None:
     """Go on with a study where it was: after Ctrl-C, a crash, or with a larger budget.
 
@@ -141,9 +139,8 @@ def resume(
 
       nasplat resume conv-kernels-random-1 --budget 200 --workers 2
     """
-    settings = options.execution(executor, workers, device, time_limit, trust_file)
-    with _interruptible(name, store, json), live(json) as observer:
-        study = api.resume(name, store=store, budget=budget, observers=[observer], **settings)
+    with _interruptible(name, store, json), observing(json, metrics) as observers:
+        study = api.resume(name, store=store, budget=budget, observers=observers, **execution)
     report(study, store, json)
 
 
@@ -162,10 +159,10 @@ def score(
     top: options.TopOption = 10,
     name: Annotated[str, typer.Option(help="Of the study; a known name resumes it.")] = "",
     store: options.StoreOption = "nasplat.db",
-    executor: options.ExecutorOption = None,
-    workers: options.WorkersOption = 1,
-    device: options.DeviceOption = "auto",
     json: options.JsonOption = False,
+    metrics: options.MetricsOption = None,
+    *,
+    execution: dict[str, Any],
 ) -> None:
     """Score untrained networks: a whole space in minutes.
 
@@ -177,7 +174,7 @@ def score(
     """
     if samples < 1:
         raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
-    with _interruptible(name, store, json), live(json) as observer:
+    with _interruptible(name, store, json), observing(json, metrics) as observers:
         study = api.score(
             space,
             task,
@@ -185,12 +182,12 @@ def score(
             samples=None if whole_space else samples,
             architectures=architecture or (),
             store=store,
-            observers=[observer],
+            observers=observers,
             name=name,
             seed=seed,
             score_batch_size=batch_size,
             space_options=options.pairs(space_set or [], "--space-set"),
-            **options.execution(executor, workers, device, None),
+            **execution,
         )
     report(study, store, json, top=top)
 
@@ -203,23 +200,25 @@ def retrain(
     architecture: Annotated[list[str] | None, typer.Option(help="Retrain these instead of the best.")] = None,
     weights: Annotated[Path, typer.Option(help="Folder for the trained weights.")] = Path("nasplat-results"),
     store: options.StoreOption = "nasplat.db",
-    executor: options.ExecutorOption = None,
-    workers: options.WorkersOption = 1,
-    device: options.DeviceOption = "auto",
-    time_limit: options.TimeLimitOption = None,
     json: options.JsonOption = False,
+    metrics: options.MetricsOption = None,
+    *,
+    execution: dict[str, Any],
 ) -> None:
     """Train a study's best networks anew on all search data and measure them on the test data.
 
-    This is the only command that reads test data.
+    This is the only command that reads test data. Several workers share each training's batches (data-parallel, on Ray
+    Train); with --executor process or ray each trains a network of its own.
 
     [bold]Examples[/]
 
       nasplat retrain conv-kernels-random-1 --top 3 --seeds 5 --epochs 50
+
+      nasplat retrain conv-kernels-random-1 --epochs 200 --workers 8 --gpus-per-worker 1
     """
     if seeds < 1 or top < 1:
         raise InvalidInputError(f"--seeds and --top must be 1 or more, got {seeds} and {top}")
-    with _interruptible(study, store, json), live(json) as observer:
+    with _interruptible(study, store, json), observing(json, metrics) as observers:
         final = api.retrain(
             study,
             store=store,
@@ -228,8 +227,8 @@ def retrain(
             epochs=epochs,
             architectures=architecture or (),
             weights=weights,
-            observers=[observer],
-            **options.execution(executor, workers, device, time_limit),
+            observers=observers,
+            **execution,
         )
     report_retraining(final, json)
 
@@ -249,18 +248,20 @@ class _interruptible:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             if self._name:
-                output.note(f"stopped; go on with: nasplat resume {self._name} --store {self._store}")
+                output.note(
+                    f"stopped; go on with: nasplat resume {self._name} --store {options.shown_store(self._store)}"
+                )
             raise typer.Exit(130)
 
 
-def _run(config: StudyConfig, store: str, execution: Execution, json: bool) -> Study:
+def _run(config: StudyConfig, store: str, execution: Execution, json: bool, metrics: str | None) -> Study:
     from nasplat.storage import SqlStore
 
     with SqlStore(store) as opened:
         if not config.name:
             config = StudyConfig.from_json({**config.to_json(), "name": api.fresh_name(opened, config)})
-        with _interruptible(config.name, store, json), live(json) as observer:
-            return api.run(config, opened, execution, observers=[observer])
+        with _interruptible(config.name, store, json), observing(json, metrics) as observers:
+            return api.run(config, opened, execution, observers=observers)
 
 
 def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
@@ -273,7 +274,7 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     if json:
         best = [_plain(t) for t in ranked]
         counts = {"trials": len(study.trials), "failed": failed, "saved": saved}
-        output.print_json({"study": config.name, "store": store, **counts, "best": best})
+        output.print_json({"study": config.name, "store": options.shown_store(store), **counts, "best": best})
         return
     output.say(
         f"study {config.name}: {len(study.trials)} trials, {failed} failed, {saved} saved by earlier measurements"
@@ -284,7 +285,7 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     names = list(dict.fromkeys([goal.metric, *(g.metric for g in study.objective.goals), "params", "flops"]))
     rows = [{"trial": t.number, **_metrics(t, names), "architecture": t.proposal.architecture.text} for t in ranked]
     output.print_table(rows, ["trial", *(n for n in names if any(r.get(n) is not None for r in rows)), "architecture"])
-    output.say(f"results: {store} (nasplat query {config.name}, nasplat plot {config.name})")
+    output.say(f"results: {options.shown_store(store)} (nasplat query {config.name}, nasplat plot {config.name})")
     if config.benchmark is None and config.epochs > 0:
         output.say(f"next: nasplat retrain {config.name} --top 1 --seeds 3")
 
