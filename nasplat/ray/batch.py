@@ -1,0 +1,80 @@
+"""What a worker's child process runs: one batch of calls after another. Imports no Ray, which takes memory and time."""
+
+import os
+import pickle
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias, final
+
+from nasplat.attempt import WorkerInfo
+from nasplat.worker import this_worker
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
+"""Function, positional and keyword arguments."""
+
+GPU_SHARE = "NASPLAT_GPU_SHARE"
+"""Environment variable: the share of its GPU's memory that this process may take."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a batch.
+
+    Attributes:
+        worker: The process that ran it.
+        outcomes: Of each call, in order: its result, or the exception that it raised and True.
+        seconds: That all calls took together.
+    """
+
+    worker: WorkerInfo
+    outcomes: Sequence[tuple[Any, bool]]
+    seconds: float
+
+
+def run(batch: bytes) -> bytes:
+    """Run a pickled list of calls one after another; gives a pickled ``Reply``."""
+    _keep_to_share()
+    calls: list[Call] = pickle.loads(batch)
+    start = time.perf_counter()
+    outcomes = [_outcome(*call) for call in calls]
+    reply = Reply(this_worker(), outcomes, time.perf_counter() - start)
+    try:
+        return pickle.dumps(reply)
+    except Exception:  # noqa: BLE001 - a result may fail to pickle with any error; the others must not be lost with it
+        return pickle.dumps(Reply(reply.worker, [_portable(*o) for o in outcomes], reply.seconds))
+
+
+def hello() -> WorkerInfo:
+    """The process that runs batches, once it is ready to."""
+    return this_worker()
+
+
+def _outcome(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
+    try:
+        return fn(*args, **kwargs), False
+    except Exception as error:  # noqa: BLE001 - the contract of submit: the future carries any error
+        return _portable(error, True)
+
+
+def _portable(value: Any, raised: bool) -> tuple[Any, bool]:
+    # An exception may be pickled well and yet not be made again from that; only trying tells.
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception as error:  # noqa: BLE001 - likewise any error
+        what = "".join(traceback.format_exception(value)) if raised else f"{type(value).__name__}: {error}"
+        return RuntimeError(f"what the call {'raised' if raised else 'gave'} cannot travel by pickle: {what}"), True
+    return value, raised
+
+
+@cache
+def _keep_to_share() -> None:
+    # Ray reserves shares of a GPU in its books only; memory beyond the share would be taken from the neighbours.
+    share = float(os.environ.get(GPU_SHARE, "1"))
+    if share < 1:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(share)

@@ -1,0 +1,175 @@
+"""The Ray cluster: connecting to it, and how many workers its nodes have room for."""
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from nasplat.config import Execution
+from nasplat.errors import InvalidInputError
+
+try:
+    import ray
+except ImportError as error:
+    raise InvalidInputError("the Ray executor needs Ray: pip install 'nasplat[ray]'") from error
+
+_LOCAL_STORE_BYTES = 100 * 2**20
+"""Ray's object store where we start Ray ourselves: batches and results are small, and travel beside it."""
+_EPSILON = 1e-6
+"""Ray counts resources in steps of 1e-4; sums of shares are not exact in floats."""
+
+_OWN_SETTINGS = {
+    "CPU": "cpus_per_worker",
+    "GPU": "gpus_per_worker",
+    "memory": "memory_limit",
+    "object_store_memory": "memory_limit",
+}
+"""Resources of Ray that are not asked for by name."""
+
+
+def demand(execution: Execution) -> dict[str, float]:
+    """What Ray reserves for one worker, by the names of Ray's resources; without what is 0.
+
+    Raises:
+        InvalidInputError: For a resource that has a setting of its own, or an amount that is no positive number.
+    """
+    for name, amount in execution.resources.items():
+        if name in _OWN_SETTINGS:
+            raise InvalidInputError(f"resource {name!r} of a worker is set by {_OWN_SETTINGS[name]}, not by resources")
+        if not isinstance(amount, int | float) or isinstance(amount, bool) or not 0 < amount < math.inf:
+            raise InvalidInputError(f"resource {name!r} of a worker must be a positive number, got {amount!r}")
+    amounts = {"CPU": execution.cpus_per_worker, "GPU": execution.gpus_per_worker, **execution.resources}
+    return {name: float(amount) for name, amount in amounts.items() if amount}
+
+
+def connect(address: str, runtime_env: Mapping[str, Any]) -> bool:
+    """Connect this process to a cluster, or start one here; whether it was not connected before.
+
+    Args:
+        address: As in ``Execution``.
+        runtime_env: As in ``Execution``; ignored where the process is connected already.
+
+    Raises:
+        InvalidInputError: If there is no such cluster.
+    """
+    if ray.is_initialized():
+        return False
+    own: dict[str, Any] = {} if "://" in address else {"log_to_driver": False}
+    if address == "local":
+        own |= {"include_dashboard": False, "object_store_memory": _LOCAL_STORE_BYTES}
+    try:
+        with _own_signals():
+            ray.init(address, runtime_env=dict(runtime_env) or None, logging_level=logging.ERROR, **own)
+    except ConnectionError as error:
+        why = str(error).strip().splitlines()[0]
+        hint = "--address local starts Ray on this machine; 'ray start --head' makes it the first node of a cluster"
+        if "://" in address:
+            hint = "the head node of the cluster serves such addresses on port 10001"
+        raise InvalidInputError(f"no Ray cluster is found at address {address!r} ({why}): {hint}") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"Ray cannot use address {address!r} and runtime_env {runtime_env}: {error}") from error
+    return True
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    # Ray takes SIGTERM over, which is the application's to decide about.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a cluster has for workers.
+
+    Attributes:
+        nodes: Ray's names for the nodes that are alive.
+        workers: How many the nodes hold if nobody else uses them.
+        free: How many could be started now, or fewer where what is free is scattered over nodes.
+    """
+
+    nodes: frozenset[str]
+    workers: int
+    free: int
+
+
+def room(needs: Mapping[str, float]) -> Room:
+    """What the alive nodes have for workers that need so much each."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    held = sum(_fitting(node["Resources"], needs) for node in alive)
+    return Room(frozenset(node["NodeID"] for node in alive), held, _fitting(ray.available_resources(), needs))
+
+
+def check_feasible(needs: Mapping[str, float]) -> None:
+    """Refuse workers that no node can ever hold, for which Ray would wait silently.
+
+    Raises:
+        InvalidInputError: If no node that is alive, and none that the cluster says it can start, is large enough.
+    """
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(_fitting(resources, needs) for resources in [*alive, *_startable()]):
+        return
+    names = dict.fromkeys(["CPU", "GPU", *needs])
+    largest = {tuple(resources.get(name, 0.0) for name in names) for resources in alive}
+    listed = " or ".join(_listed(dict(zip(names, amounts, strict=True))) for amounts in _undominated(largest))
+    raise InvalidInputError(
+        f"no node of the Ray cluster has room for one worker: it needs {_listed(needs)}, and the largest of "
+        f"{len(alive)} node(s) have {listed}; lower cpus_per_worker, gpus_per_worker or resources, or add such a node "
+        "first"
+    )
+
+
+def _fitting(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    counts = []
+    for name, amount in needs.items():
+        there = resources.get(name, 0.0)
+        if name == "GPU" and amount < 1:
+            # A share is of one GPU: what is left of two of them does not add up.
+            whole = int(there + _EPSILON)
+            counts.append(whole * int(1 / amount + _EPSILON) + int((there - whole) / amount + _EPSILON))
+        else:
+            counts.append(int(there / amount + _EPSILON))
+    return min(counts)
+
+
+def _undominated(amounts: set[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    def beaten(one: tuple[float, ...]) -> bool:
+        return any(o != one and all(a >= b for a, b in zip(o, one, strict=True)) for o in amounts)
+
+    return sorted((one for one in amounts if not beaten(one)), reverse=True)
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
+
+def _startable() -> list[dict[str, float]]:
+    """Resources of the kinds of nodes that the cluster's autoscaler can start, as far as it tells."""
+    # A driver outside the cluster has no line to its tables; a task inside it has.
+    try:
+        return ray.get(ray.remote(num_cpus=0)(_node_kinds).remote(), timeout=30) if _is_client() else _node_kinds()
+    except Exception:  # noqa: BLE001 - no public way tells the kinds of nodes, and the private one may change
+        return []
+
+
+def _is_client() -> bool:
+    return bool(ray.util.client.ray.is_connected())
+
+
+def _node_kinds() -> list[dict[str, float]]:
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    groups = [] if config is None else config.node_group_configs
+    return [dict(group.resources) for group in groups if group.max_count != 0]

@@ -1,0 +1,82 @@
+"""The actor that keeps one worker: it hands batches to a child process and outlives the child's death."""
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import final
+
+from nasplat.attempt import WorkerInfo
+from nasplat.errors import TrialEndedError
+from nasplat.executors import ProcessExecutor
+from nasplat.ray import batch
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker that is ready.
+
+    Attributes:
+        info: Its process.
+        node: Ray's name for its machine.
+    """
+
+    info: WorkerInfo
+    node: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker may take.
+
+    Attributes:
+        time: Seconds of a call, or None.
+        memory: Bytes of main memory of its process, or None.
+        gpus: Its share of one GPU, or a whole number of them.
+    """
+
+    time: float | None
+    memory: int | None
+    gpus: float
+
+
+@final
+class Supervisor:
+    """Keeps one child process that measures, through the same executor as on a single machine.
+
+    Time limit, memory limit, exit signals and last lines are thus the process executor's. The actor itself imports
+    no torch and runs no user's code, so that whatever a trial does, the batches that wait behind it are safe.
+
+    Args:
+        name: Of the worker.
+        limits: Of its process.
+    """
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self._name = name
+        # A spawned child imports its parent's main script, which here is Ray's: of no use to it, and slow.
+        sys.modules["__main__"].__file__ = None
+        if limits.gpus == 0:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        elif limits.gpus < 1:
+            os.environ[batch.GPU_SHARE] = str(limits.gpus)
+        self._executor = ProcessExecutor(1, limits.time, limits.memory)
+
+    def start(self) -> Started:
+        """Have the child import what it needs; returns when it can measure."""
+        import ray
+
+        future = self._executor.submit(batch.hello)
+        self._executor.wait()
+        return Started(replace(future.result(), name=self._name), ray.get_runtime_context().get_node_id())
+
+    def run(self, calls: bytes) -> bytes | Exception:
+        """A pickled batch through the child: its pickled reply, or the error with which the child ended."""
+        future = self._executor.submit(batch.run, calls)
+        self._executor.wait()
+        error = future.exception()
+        if isinstance(error, TrialEndedError) and error.ending.worker is not None:
+            worker = replace(error.ending.worker, name=self._name)
+            error.ending = replace(error.ending, worker=worker)
+        return future.result() if error is None else error  # type: ignore[return-value]
