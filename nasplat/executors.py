@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import contextlib
-import importlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, final
 
 from pebble import ProcessExpired, ProcessPool
 
-from nasplat.attempt import WorkerStatus
+from nasplat import worker_process
+from nasplat.attempt import Ending, WorkerStatus
 from nasplat.config import Execution
-from nasplat.errors import InvalidInputError, TrialTimeoutError, WorkerLostError
+from nasplat.errors import InvalidInputError, MemoryLimitError, TrialTimeoutError, WorkerLostError
 
 T = TypeVar("T")
 
@@ -90,27 +93,40 @@ class SerialExecutor(TrialExecutor):
 
 @final
 class ProcessExecutor(TrialExecutor):
-    """Runs calls in processes that are replaced when they die or exceed the time limit.
+    """Runs calls in processes that are replaced when they die or exceed a limit.
+
+    What a call prints is caught, from C code too: ``worker_process.printed`` gives its last lines to the call itself,
+    and the error of one that was ended from outside has them in its ``ending``. The workers end with this process,
+    however it ends.
 
     Args:
         workers: Number of processes.
         time_limit: Seconds after which a call's process is killed, or None.
+        memory_limit: Bytes of main memory above which a call's process is killed, or None.
     """
 
-    def __init__(self, workers: int, time_limit: float | None) -> None:
+    def __init__(self, workers: int, time_limit: float | None, memory_limit: int | None = None) -> None:
         super().__init__()
         self.capacity = workers
         self.threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
         self._time_limit = time_limit
-        self._pool = self._new_pool()
+        self._memory_limit = memory_limit
         self._open: set[Future[Any]] = set()
+        self._numbers = itertools.count(1)
         self._worked = False
         self._shut_down = False
+        self._start_pool()
 
-    def _new_pool(self) -> ProcessPool:
-        # Spawned, not forked: forking a process whose torch threads run can deadlock.
-        context = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self.capacity, context=context, initializer=_prepare)
+    def _start_pool(self) -> None:
+        self._temporary = TemporaryDirectory(prefix="nasplat-", ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
+        self._pool = ProcessPool(
+            max_workers=self.capacity,
+            # Spawned, not forked: forking a process whose torch threads run can deadlock.
+            context=multiprocessing.get_context("spawn"),
+            initializer=worker_process.prepare,
+            initargs=(str(self._folder), os.getpid(), self._memory_limit),
+        )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queue a call; function, arguments and result travel by pickle between our own processes.
@@ -123,14 +139,15 @@ class ProcessExecutor(TrialExecutor):
         if not self._pool.active:
             # An idle worker that dies takes the whole pool with it.
             self._end_pool("the worker pool broke")
-            self._pool = self._new_pool()
-        inner = self._pool.submit(fn, self._time_limit, *args, **kwargs)
+            self._start_pool()
+        number = next(self._numbers)
+        inner = self._pool.submit(worker_process.call, self._time_limit, number, fn, *args, **kwargs)
         outer: Future[T] = Future()
         outer.set_running_or_notify_cancel()
         self._open.add(outer)
         outer.add_done_callback(self._open.discard)
         outer.add_done_callback(self._ended.put)
-        inner.add_done_callback(lambda done: self._translate(done, outer))
+        inner.add_done_callback(lambda done: self._translate(done, outer, number))
         return outer
 
     def wait(self, timeout: float | None = None) -> list[Future[Any]]:
@@ -155,14 +172,22 @@ class ProcessExecutor(TrialExecutor):
             self._pool.join()
             self._end_pool("the executor was stopped")
 
+    def workers(self) -> list[WorkerStatus]:
+        """The processes as they are now; what waits belongs to all of them."""
+        return [
+            WorkerStatus(worker_process.worker_info(state.pid), busy=int(state.call > 0), calls=state.calls)
+            for state in worker_process.states(self._folder)
+        ]
+
     def _end_pool(self, why: str) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
         # The pool forgets what it had not finished, and its threads have ended: nobody else completes these.
         for future in tuple(self._open):
             future.set_exception(WorkerLostError(why) if self._worked or self._shut_down else _never_worked())
+        self._temporary.cleanup()
 
-    def _translate(self, done: Future[T], outer: Future[T]) -> None:
+    def _translate(self, done: Future[T], outer: Future[T], number: int) -> None:
         """Copy an outcome from the pool's future to ours; called by the pool's threads."""
         error = done.exception()
         if not isinstance(error, BrokenProcessPool):
@@ -170,13 +195,39 @@ class ProcessExecutor(TrialExecutor):
         if error is None:
             outer.set_result(done.result())
         elif isinstance(error, ProcessExpired):
-            outer.set_exception(WorkerLostError(f"the worker process died with exit code {error.exitcode}"))
+            outer.set_exception(self._death(error))
         elif isinstance(error, BrokenProcessPool):
             outer.set_exception(WorkerLostError(str(error)) if self._worked else _never_worked())
         elif isinstance(error, TimeoutError) and error.args[:1] == _POOL_TIMEOUT:
-            outer.set_exception(TrialTimeoutError(f"stopped at the time limit of {self._time_limit:g} seconds"))
+            outer.set_exception(self._timeout(number))
         else:
             outer.set_exception(error)
+
+    def _death(self, expired: ProcessExpired) -> Exception:
+        state = worker_process.state(self._folder, expired.pid)
+        ending = self._ending(expired.pid, _exit_signal(expired.exitcode))
+        if state is not None and state.stopped_at_bytes:
+            taken, limit = state.stopped_at_bytes / 2**30, (self._memory_limit or 0) / 2**30
+            return MemoryLimitError(f"stopped at {taken:.2f} GiB, above the memory limit of {limit:.2f} GiB", ending)
+        return WorkerLostError(f"the worker process died with {ending.exit_signal}", ending)
+
+    def _timeout(self, number: int) -> Exception:
+        # The pool has stopped the process, and does not say which one it was.
+        pids = [state.pid for state in worker_process.states(self._folder) if state.call == number]
+        ending = self._ending(pids[0], "") if pids else None
+        return TrialTimeoutError(f"stopped at the time limit of {self._time_limit:g} seconds", ending)
+
+    def _ending(self, pid: int, exit_signal: str) -> Ending:
+        ending = Ending(worker_process.worker_info(pid), exit_signal, worker_process.last_lines(self._folder, pid))
+        worker_process.forget(self._folder, pid)
+        return ending
+
+
+def _exit_signal(code: int) -> str:
+    if code == signal.SIGTERM:  # on which the pool's processes exit by themselves, with its number
+        return "SIGTERM"
+    names = {-s: s.name for s in signal.Signals}
+    return names.get(code, f"exit code {code}")
 
 
 def _never_worked() -> InvalidInputError:
@@ -187,17 +238,12 @@ def _never_worked() -> InvalidInputError:
     )
 
 
-def _prepare() -> None:
-    # Ctrl-C reaches the whole process group; only the driver decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What takes seconds to import is imported now, not within the first trial's time limit.
-    importlib.import_module("nasplat.worker")
-
-
 def serial(execution: Execution) -> TrialExecutor:
     """The executor that runs trials one by one in this process."""
     if execution.workers not in (1, None):
         raise InvalidInputError(f"the serial executor has 1 worker, got {execution.workers}; use --executor process")
+    if execution.memory_limit is not None:
+        raise InvalidInputError("the serial executor cannot keep a memory limit; use --executor process")
     return SerialExecutor()
 
 
@@ -207,4 +253,4 @@ def process(execution: Execution) -> TrialExecutor:
     workers = cores if execution.workers is None else execution.workers
     if not 1 <= workers <= 16 * cores:
         raise InvalidInputError(f"workers must be 1 or more and not far above the {cores} cores, got {workers}")
-    return ProcessExecutor(workers, execution.time_limit)
+    return ProcessExecutor(workers, execution.time_limit, execution.memory_limit)

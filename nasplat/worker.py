@@ -2,17 +2,16 @@
 
 import json
 import os
-import socket
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from nasplat import registry
+from nasplat import registry, worker_process
 from nasplat.attempt import WorkerInfo
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import (
@@ -37,11 +36,21 @@ _MAX_TRACEBACK = 20_000
 @final
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The three things that a study measures with."""
+    """What a study measures with.
+
+    Attributes:
+        space: What is searched.
+        task: On what.
+        evaluator: It measures.
+        device: Where it runs, as torch names it.
+        gpus: How many a measurement holds: a share of one where workers share it, 0 on a CPU.
+    """
 
     space: SearchSpace
     task: Task
     evaluator: Evaluator
+    device: str
+    gpus: float
 
 
 @final
@@ -86,7 +95,9 @@ def set_up(config: BenchConfig) -> Bench:
         final=study.final,
         weights=Path(execution.weights) if execution.weights else None,
     )
-    return Bench(space, task, ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA))
+    evaluator = ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA)
+    gpus = (execution.gpus_per_worker or 1.0) if device.startswith("cuda") else 0.0
+    return Bench(space, task, evaluator, device, gpus)
 
 
 _NO_DATA = "untrained networks are scored on a batch of data, and a table has none: give a task with data too"
@@ -143,23 +154,42 @@ def measure(config: BenchConfig, proposal: Proposal) -> Report:
     """Measure one proposal on this worker; whatever goes wrong with it becomes a typed failure."""
     if config.execution.threads is not None and torch.get_num_threads() != config.execution.threads:
         torch.set_num_threads(config.execution.threads)
-    start = time.perf_counter()
+    start, gpus = time.perf_counter(), 0.0
     outcome: Measurement | Failure
     try:
-        outcome = set_up(config).evaluator.measure(proposal)
-    except Exception as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
+        bench = set_up(config)
+        gpus = bench.gpus
+        if 0 < gpus < 1:
+            _keep_to_share(bench.device, gpus)
+        outcome = _for_share(bench.evaluator.measure(proposal), gpus)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
         trace = traceback.format_exc()[-_MAX_TRACEBACK:]
-        outcome = Failure(_reason(error), f"{error}", trace, time.perf_counter() - start)
-    return Report(outcome, this_worker())
+        message = f"it called exit({error})" if isinstance(error, SystemExit) else f"{error}"
+        seconds = time.perf_counter() - start
+        outcome = Failure(_reason(error), message, trace, seconds, seconds * gpus)
+    return Report(outcome, this_worker(), worker_process.printed())
+
+
+@cache
+def _keep_to_share(device: str, share: float) -> None:
+    # Whoever gave out the share does not keep its holders from taking the memory of the whole GPU.
+    torch.cuda.set_per_process_memory_fraction(share, torch.device(device).index)
+
+
+def _for_share(measurement: Measurement, gpus: float) -> Measurement:
+    cost = measurement.cost
+    if not cost.gpu_seconds or gpus == 1:
+        return measurement
+    return replace(measurement, cost=replace(cost, gpu_seconds=cost.gpu_seconds * gpus))
 
 
 @cache
 def this_worker() -> WorkerInfo:
     """The process that calls."""
-    return WorkerInfo(socket.gethostname(), os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    return worker_process.worker_info(os.getpid())
 
 
-def _reason(error: Exception) -> FailureReason:
+def _reason(error: BaseException) -> FailureReason:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return FailureReason.OUT_OF_MEMORY
     if isinstance(error, NonFiniteError):
