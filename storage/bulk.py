@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias, final
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Row, Select, Table
+from sqlalchemy import Column, ColumnElement, Connection, Dialect, Row, Select, Table, UniqueConstraint, select
+from sqlalchemy.dialects import postgresql
 
 Values: TypeAlias = tuple[Any, ...]
 
@@ -36,6 +37,29 @@ def insert_many(c: Connection, table: Table, columns: Sequence[str], rows: list[
         c.exec_driver_sql(_insert(c.dialect, table, tuple(columns)), rows)
 
 
+def insert_new(
+    c: Connection, key: Column[str], columns: Sequence[str], rows: list[Values], *conditions: ColumnElement[bool]
+) -> dict[str, int]:
+    """Insert rows whose keys were not there, and return the id by key of those that nobody else has inserted since.
+
+    Args:
+        c: Connection with an open transaction.
+        key: A column that is unique where the conditions hold.
+        columns: Of the rows.
+        rows: Each a value a column.
+        conditions: Which the rows satisfy.
+    """
+    table = key.table
+    if c.dialect.name != "postgresql":
+        # A writer of SQLite is alone; any other database says that a row is there, and the transaction starts again.
+        insert_many(c, table, columns, rows)
+        position = columns.index(key.name)
+        return ids_by(c, key, [row[position] for row in rows], *conditions)
+    (unique,) = (u for u in table.constraints if isinstance(u, UniqueConstraint) and key.name in u.columns)
+    statement = postgresql.insert(table).on_conflict_do_nothing(constraint=unique).returning(key, table.c.id)
+    return {k: i for k, i in c.execute(statement, [dict(zip(columns, row, strict=True)) for row in rows])}
+
+
 def update_many(c: Connection, table: Table, columns: Sequence[str], keys: Sequence[str], rows: list[Values]) -> None:
     """Update rows, each a value a column and then a value a key."""
     if rows:
@@ -48,6 +72,12 @@ def select_in(c: Connection, query: Select[Any], key: ColumnElement[Any], values
     for start in range(0, len(values), CHUNK):
         found += c.execute(query.where(key.in_(values[start : start + CHUNK]))).all()
     return found
+
+
+def ids_by(c: Connection, key: Column[str], values: Sequence[str], *conditions: ColumnElement[bool]) -> dict[str, int]:
+    """The ids of the rows whose key is one of the values, by key."""
+    query = select(key, key.table.c.id).where(*conditions)
+    return {k: i for k, i in select_in(c, query, key, values)}
 
 
 @cache

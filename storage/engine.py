@@ -19,7 +19,6 @@ READ_ONLY = {"nasplat_read_only": True}
 _BUSY_SECONDS = 60
 """How long to wait for another writer."""
 _PRAGMAS = (
-    f"busy_timeout={1000 * _BUSY_SECONDS}",
     # Each commit reaches the disk, not only the operating system: trials are committed in groups, so the flush
     # of a few milliseconds costs little, and a power cut loses no more than a kill.
     "synchronous=FULL",
@@ -30,6 +29,16 @@ _PRAGMAS = (
     # trials each group touches pages all over the indices, and those of several groups are then written once.
     "wal_autocheckpoint=10000",
 )
+
+_POSTGRESQL = {
+    # A server that is gone without a word, a pulled cable say, is noticed within a minute instead of two hours.
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Settings of libpq where the URL does not have its own."""
 
 
 def store_url(store: str | Path) -> str:
@@ -64,15 +73,17 @@ def open_engine(store: str | Path, *, create: bool) -> Engine:
     return engine
 
 
-def connect(store: str | Path, *, create: bool) -> Engine:
+def connect(store: str | Path | URL, *, create: bool) -> Engine:
     """An engine, not yet connected; of SQLite paths it is known that they can be there."""
-    url = _parse(store_url(store))
+    url = store if isinstance(store, URL) else _parse(store_url(store))
     options: dict[str, Any] = {"hide_parameters": True}
     if url.get_backend_name() == "sqlite":
         if url.database in (None, "", ":memory:"):
             options["poolclass"] = StaticPool
         else:
             _check_path(Path(str(url.database)), create=create)
+    elif url.drivername == "postgresql+psycopg":
+        options["connect_args"] = {k: v for k, v in _POSTGRESQL.items() if k not in url.query}
     try:
         engine = create_engine(url, **options)
     except (ArgumentError, NoSuchModuleError) as error:
@@ -133,10 +144,10 @@ def upgrade_store(store: str | Path) -> str:
 
 
 def shown(url: URL) -> str:
-    """A URL for people: without its password; of SQLite only the path."""
+    """A URL for people: without its password and settings, which may hold one; of SQLite only the path."""
     if url.get_backend_name() == "sqlite":
         return url.database or "in memory"
-    return url.render_as_string(hide_password=True)
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def reason(error: DBAPIError) -> str:
@@ -146,6 +157,11 @@ def reason(error: DBAPIError) -> str:
         return f"{message}; make the file and its folder writable or give another --store"
     if "not a database" in message:
         return f"{message}; give another --store"
+    if message in ("database is locked", "database table is locked"):
+        return (
+            f"{message}: SQLite has one writer at a time, and another process has held it for {_BUSY_SECONDS} seconds; "
+            "several drivers want PostgreSQL (--store postgresql://user@host/database)"
+        )
     return message
 
 
@@ -155,7 +171,7 @@ def _set_up_sqlite(engine: Engine) -> None:
         # SQLAlchemy begins transactions itself (below): Python's driver would begin them without the write lock,
         # and two writers that both started as readers would fail instead of waiting for each other.
         dbapi.isolation_level = None
-        for pragma in _PRAGMAS:
+        for pragma in (f"busy_timeout={1000 * _BUSY_SECONDS}", *_PRAGMAS):
             dbapi.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")

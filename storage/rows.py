@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, final
 from sqlalchemy import BindParameter, Connection, Dialect, bindparam, select
 
 from nasplat.architecture import Architecture
+from nasplat.attempt import Attempt
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Failure, FailureReason, Measurement, Metric, Role
 from nasplat.objective import Objective
@@ -18,7 +19,7 @@ OBJECTIVES = tuple(f"objective_{i}" for i in range(4))
 
 OUTCOME = (
     *("state", "told", "saved", "repeat_of", "attempts", "measurement_id", "finished_at"),
-    *("failure_reason", "failure_message", "failure_traceback", "failure_seconds"),
+    *("failure_reason", "failure_message", "failure_traceback", "failure_seconds", "failure_gpu_seconds"),
     *OBJECTIVES,
 )
 """Columns of a trial that change while it runs."""
@@ -33,6 +34,11 @@ MEASUREMENT = (
     *("identity", "architecture_id", "context_id", "provenance_id"),
     *("epochs", "data_fraction", "resolution", "seed"),
     *("seconds", "gpu_seconds", "peak_memory_bytes", "created_at"),
+)
+
+ATTEMPT = (
+    *("study_id", "number", "attempt", "started_at", "seconds", "ended"),
+    *("worker", "host", "pid", "gpu", "exit_signal", "log"),
 )
 
 COST = (s.measurement.c.seconds, s.measurement.c.gpu_seconds, s.measurement.c.peak_memory_bytes)
@@ -50,11 +56,13 @@ class StudyKey(NamedTuple):
 
     Attributes:
         id: Its row.
+        name: For messages.
         objective: Goals and constraints.
         fidelity: Its own, at which trials have objectives.
     """
 
     id: int
+    name: str
     objective: Objective
     fidelity: Fidelity
 
@@ -76,7 +84,9 @@ def proposed(t: Trial, study_id: int, architecture_id: int) -> Values:
 def outcome(t: Trial, study: StudyKey, measurement_id: int | None) -> Values:
     """The values of ``OUTCOME``."""
     f = t.failure
-    failure = (str(f.reason), storable(f.message), storable(f.traceback), f.seconds) if f else (None,) * 4
+    failure: Values = (None,) * 5
+    if f is not None:
+        failure = (str(f.reason), storable(f.message), storable(f.traceback), f.seconds, f.gpu_seconds)
     state = (str(t.state), t.told, t.saved, t.repeat_of, t.attempts, measurement_id, t.finished_at)
     return (*state, *failure, *_objectives(t, study))
 
@@ -87,6 +97,14 @@ def measurement(t: Trial, cost: Cost, identity: str | None, links: tuple[int, in
     return (identity, *links, *_fidelity(t.proposal), *paid, now)
 
 
+def attempt(a: Attempt, study_id: int) -> Values:
+    """The values of ``ATTEMPT``."""
+    w, ending = a.ending.worker, a.ending
+    worker = (storable(w.name), storable(w.host), w.pid, storable(w.gpu)) if w else (None,) * 4
+    what = (study_id, a.trial, a.attempt, a.started_at, a.seconds, a.ended)
+    return (*what, *worker, storable(ending.exit_signal), storable(ending.log))
+
+
 def trial(row: Any, architecture: Architecture, parents: tuple[int, ...], details: Mapping[int, Details]) -> Trial:
     """A trial from a row of ``TRIALS``; its measurement comes without provenance."""
     result: Measurement | Failure | None = None
@@ -94,8 +112,9 @@ def trial(row: Any, architecture: Architecture, parents: tuple[int, ...], detail
         found = details[row.measurement_id]
         result = Measurement(found.metrics, cost(row), artifacts=found.artifacts)
     elif row.failure_reason is not None:
-        reason = FailureReason(row.failure_reason)
-        result = Failure(reason, row.failure_message, row.failure_traceback, row.failure_seconds)
+        # Releases before the second schema did not keep the seconds of GPUs.
+        paid = (row.failure_seconds, row.failure_gpu_seconds or 0.0)
+        result = Failure(FailureReason(row.failure_reason), row.failure_message, row.failure_traceback, *paid)
     fidelity = Fidelity(row.epochs, row.data_fraction, row.resolution)
     return Trial(
         number=row.number,

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 VERSION_TABLE = "nasplat_alembic_version"
-HEAD = "0001"
+HEAD = "0002"
 """The revision of the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -139,6 +139,7 @@ trial = Table(
     Column("failure_message", Text),
     Column("failure_traceback", Text),
     Column("failure_seconds", Double),
+    Column("failure_gpu_seconds", Double),
     # The study's goals, negated where they are maximized, so that smaller is better; null where the trial is
     # unfinished, failed, at another fidelity or infeasible.
     Column("objective_0", Double),
@@ -166,8 +167,54 @@ event = Table(
     "event",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study_id", ForeignKey("study.id"), nullable=False, index=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False),
     Column("at", Double, nullable=False),
     Column("kind", String(50), nullable=False),
     Column("detail", JSON, nullable=False),
+    Index(None, "study_id", "at"),
+)
+
+driver = Table(
+    "driver",
+    metadata,
+    # A row stays when its lease ends, so that tokens never come again.
+    Column("study_id", ForeignKey("study.id"), primary_key=True),
+    Column("token", Integer, nullable=False),
+    # Canonical JSON, so that equal owners are equal texts.
+    Column("owner", Text, nullable=False),
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("acquired_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    # Null when the lease has been given back.
+    Column("expires_at", Double),
+    Column("status", JSON, nullable=False),
+)
+
+claim = Table(
+    "claim",
+    metadata,
+    Column("identity", String(32), primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False, index=True),
+    # Of the lease under which it was made; it is void when that one is.
+    Column("token", Integer, nullable=False),
+    Column("claimed_at", Double, nullable=False),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("study_id", ForeignKey("study.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("ended", String(20), nullable=False),
+    # Null where no worker is known.
+    Column("worker", Text),
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("gpu", Text),
+    Column("exit_signal", Text, nullable=False),
+    Column("log", Text, nullable=False),
 )

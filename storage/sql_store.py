@@ -1,30 +1,32 @@
 """The store over SQLAlchemy."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, final
 
-from sqlalchemy import Connection, Select, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
 
+from nasplat.attempt import Attempt
 from nasplat.config import StudyConfig
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
 from nasplat.measurement import Measurement
 from nasplat.space import SearchSpace
-from nasplat.storage import rows
+from nasplat.storage import leases, rows
 from nasplat.storage import schema as s
 from nasplat.storage.bulk import CHUNK
-from nasplat.storage.engine import READ_ONLY, open_engine
+from nasplat.storage.engine import READ_ONLY, connect, open_engine, reason
+from nasplat.storage.retrying import PATIENCE, Retrying
 from nasplat.storage.rows import Details, Finder, StudyKey
-from nasplat.storage.writing import Batch, TextIds
-from nasplat.store import Store, StudyRecord, StudyState
-from nasplat.trial import Trial
+from nasplat.storage.writing import Batch, Measurements, TextIds, write_attempts
+from nasplat.store import Holder, Store, StudyRecord, StudyState
+from nasplat.trial import Trial, TrialState
 
 T = TypeVar("T")
 
-_ATTEMPTS = 10
-"""Of a transaction that meets rows which another process has inserted in the meantime."""
 _LONGEST_NAME = 200
 
 
@@ -34,26 +36,41 @@ class SqlStore(Store):
 
     Args:
         store: A database URL, or the path of a SQLite file; tables are made where there are none. ``sqlite://`` is a
-            database in memory.
+            database in memory. Or an engine on
+            such a database, which becomes the store's own.
+        patience: Seconds for which every call but this one waits for a server that has gone away.
 
     Raises:
         InvalidInputError: If the URL is malformed.
         StoreError: If the database cannot be opened, written, or has another schema.
     """
 
-    def __init__(self, store: str | Path = "nasplat.db") -> None:
-        self._engine = open_engine(store, create=True)
+    def __init__(self, store: str | Path | Engine = "nasplat.db", *, patience: float = PATIENCE) -> None:
+        self._engine = store if isinstance(store, Engine) else open_engine(store, create=True)
+        self._patience = patience
+        self._retrying = Retrying(self._engine, patience)
         # Each read is one statement, so it needs no transaction around it.
-        options = {**READ_ONLY, "isolation_level": "AUTOCOMMIT"}
-        self._reading = self._engine.connect().execution_options(**options)
+        self._reads = self._engine.execution_options(**READ_ONLY, isolation_level="AUTOCOMMIT")
+        self._reading: Connection | None = None
+        self._closed = False
         self._finder = Finder(self._engine.dialect)
         self._study_keys: dict[str, StudyKey] = {}
         self._texts: TextIds = {}
+        self._claims: set[tuple[int, str]] = set()
+        self._last_event_at = 0.0
 
     def close(self) -> None:
         """Release the database."""
-        self._reading.close()
+        self._closed = True
+        if self._reading is not None:
+            self._reading.close()
         self._engine.dispose()
+
+    def another(self) -> "SqlStore | None":
+        """A store of the same database for another thread."""
+        if isinstance(self._engine.pool, StaticPool):
+            return None
+        return SqlStore(connect(self._engine.url, create=True), patience=self._patience)
 
     # Studies -------------------------------------------------------------------------------------------------
 
@@ -72,10 +89,17 @@ class SqlStore(Store):
             "parent_id": self._study(record.parent).id if record.parent is not None else None,
             "created_at": time.time(),
         }
-        try:
-            self._transact(lambda c: c.execute(insert(s.study), row), retry_conflicts=False)
-        except IntegrityError as error:
-            raise InvalidInputError(f"a study named {record.name!r} exists; choose another name") from error
+
+        same = select(s.study.c.created_at).where(s.study.c.name == record.name)
+
+        def create(c: Connection) -> None:
+            created_at = c.execute(same).scalar()
+            if created_at is None:
+                c.execute(insert(s.study), row)
+            elif created_at != row["created_at"]:  # else it is this one, and the answer was lost
+                raise InvalidInputError(f"a study named {record.name!r} exists; choose another name")
+
+        self._transact(create)
 
     def study(self, name: str) -> StudyRecord:
         """The study of a name."""
@@ -99,8 +123,16 @@ class SqlStore(Store):
 
     def add_event(self, study: str, kind: str, detail: Mapping[str, Any]) -> None:
         """Note that something happened."""
-        row = {"study_id": self._study(study).id, "at": time.time(), "kind": kind, "detail": dict(detail)}
-        self._transact(lambda c: c.execute(insert(s.event), row))
+        # No two of a store at the same time: this is how one is known that was added though the answer was lost.
+        at = self._last_event_at = max(time.time(), math.nextafter(self._last_event_at, math.inf))
+        e, study_id = s.event.c, self._study(study).id
+        same = select(e.id).where(e.study_id == study_id, e.at == at, e.kind == kind)
+
+        def add(c: Connection) -> None:
+            if c.execute(same).first() is None:
+                c.execute(insert(s.event), {"study_id": study_id, "at": at, "kind": kind, "detail": dict(detail)})
+
+        self._transact(add)
 
     def _records(self, query: Select[Any]) -> list[StudyRecord]:
         return [
@@ -119,7 +151,7 @@ class SqlStore(Store):
             if row is None:
                 raise self._unknown_study(name)
             config = StudyConfig.from_json(row.config)
-            self._study_keys[name] = StudyKey(row.id, config.parsed_objective(), config.fidelity)
+            self._study_keys[name] = StudyKey(row.id, name, config.parsed_objective(), config.fidelity)
         return self._study_keys[name]
 
     def _unknown_study(self, name: str) -> InvalidInputError:
@@ -127,15 +159,84 @@ class SqlStore(Store):
 
     # Trials --------------------------------------------------------------------------------------------------
 
-    def write(self, study: str, trials: Sequence[Trial], contexts: Mapping[str, str]) -> None:
+    def write(
+        self,
+        study: str,
+        trials: Sequence[Trial],
+        contexts: Mapping[str, str],
+        *,
+        token: int | None = None,
+        attempts: Sequence[Attempt] = (),
+    ) -> None:
         """Insert or update trials, in one transaction."""
         key = self._study(study)
         if len({t.number for t in trials}) != len(trials):
             raise InvalidInputError(f"trials of study {study!r} to be written have the same number")
-        if missing := [t.number for t in trials if t.measurement is not None and t.identity not in contexts]:
-            raise InvalidInputError(f"the measurements of trials {missing} of study {study!r} come without contexts")
-        if trials:
-            self._transact(lambda c: Batch(c, key, trials, contexts, self._texts).write())
+        _check_contexts(study, trials, contexts)
+        if not trials and not attempts:
+            return
+        finished = {(key.id, t.identity) for t in trials if t.state is not TrialState.RUNNING}
+        claims = self._claims & finished
+
+        def write(c: Connection) -> None:
+            if token is not None:
+                leases.check(c, key, token)
+            if trials:
+                Batch(c, key, trials, contexts, self._texts).write()
+            if attempts:
+                write_attempts(c, key, attempts)
+            if claims:
+                leases.end_claims(c, key, sorted(identity for _, identity in claims))
+
+        self._transact(write)
+        self._claims -= claims
+
+    def keep(self, trials: Sequence[Trial], contexts: Mapping[str, str]) -> int:
+        """Keep the measurements of trials without the trials."""
+        measured = [t for t in trials if t.measurement is not None]
+        _check_contexts(None, measured, contexts)
+        if not measured:
+            return 0
+
+        def keep(c: Connection) -> int:
+            _, new = Measurements(c, measured, contexts, self._texts).identify(measured)
+            return len(new)
+
+        return self._transact(keep)
+
+    def tally(self, study: str) -> tuple[int, int]:
+        """How many trials a study has, and how many of them were told."""
+        t = s.trial.c
+        query = select(func.count(), func.count(t.told)).where(t.study_id == self._study(study).id)
+        counted, told = self._read(lambda c: c.execute(query).one())
+        return int(counted), int(told)
+
+    # Leases and claims ---------------------------------------------------------------------------------------
+
+    def acquire(self, study: str, owner: Mapping[str, Any], seconds: float, *, over: int | None = None) -> int | Holder:
+        """Take a study's lease and return its token, or say who holds it."""
+        key = self._study(study)
+        return self._transact(lambda c: leases.acquire(c, key, owner, seconds, over))
+
+    def renew(self, study: str, token: int, seconds: float, status: Mapping[str, Any]) -> None:
+        """Make a lease hold for so many seconds from now on."""
+        key = self._study(study)
+        self._transact(lambda c: leases.renew(c, key, token, seconds, status))
+
+    def release(self, study: str, token: int) -> None:
+        """Give a lease and its claims back."""
+        key = self._study(study)
+        self._transact(lambda c: leases.release(c, key, token))
+
+    def claim(self, study: str, token: int, identity: str) -> bool:
+        """Say that this study is going to make a measurement."""
+        key = self._study(study)
+        granted = self._transact(lambda c: leases.claim(c, key, token, identity))
+        if granted:
+            self._claims.add((key.id, identity))
+        return granted
+
+    # Reading -------------------------------------------------------------------------------------------------
 
     def trials(self, study: str, space: SearchSpace) -> Iterator[Trial]:
         """The trials of a study in the order of their numbers."""
@@ -164,34 +265,48 @@ class SqlStore(Store):
     # Transactions --------------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        if self._reading.closed:
-            raise StoreError("the store is closed")
+        self._check_open()
         try:
-            return work(self._reading)
+            return self._retrying.run(lambda: work(self._connection()))
         except DBAPIError as error:
-            raise StoreError(f"reading the store failed: {error.orig}") from error
+            raise StoreError(f"reading the store failed: {reason(error)}") from error
 
-    def _transact(self, work: Callable[[Connection], T], *, retry_conflicts: bool = True) -> T:
-        """Run work in a transaction; again where another process has inserted the same row in the meantime."""
-        if self._reading.closed:
-            raise StoreError("the store is closed")
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _connection(self) -> Connection:
+        """The connection for reading, made anew where the server has dropped it."""
+        if self._reading is not None and self._reading.invalidated:
+            self._reading.close()
+            self._reading = None
+        if self._reading is None:
+            self._reading = self._reads.connect()
+        return self._reading
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        """Run work in a transaction, which may be done again: where the server went away or others were in the way."""
+        self._check_open()
+
+        def once() -> T:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except IntegrityError as error:
-                if not retry_conflicts:
-                    raise
-                self._texts.clear()
-                if attempt == _ATTEMPTS:
-                    raise StoreError(f"writing to the store failed {attempt} times: {error.orig}") from error
-            except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
-                self._texts.clear()
-                raise StoreError(f"writing to the store failed: {getattr(error, 'orig', error)}") from error
             except BaseException:
-                self._texts.clear()
+                self._texts.clear()  # what it had inserted is not there any more
                 raise
-        raise AssertionError  # the last attempt returns or raises
+
+        try:
+            return self._retrying.run(once)
+        except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
+            said = reason(error) if isinstance(error, DBAPIError) else error
+            raise StoreError(f"writing to the store failed: {said}") from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+
+def _check_contexts(study: str | None, trials: Sequence[Trial], contexts: Mapping[str, str]) -> None:
+    if missing := [t.number for t in trials if t.measurement is not None and t.identity not in contexts]:
+        of = "" if study is None else f" of study {study!r}"
+        raise InvalidInputError(f"the measurements of trials {missing}{of} come without contexts")
 
 
 _PARENT = s.study.alias()

@@ -65,7 +65,8 @@ VIEWS: dict[str, str] = {
                SUM(CASE WHEN t.state = 'completed' THEN 1 ELSE 0 END) AS completed,
                SUM(CASE WHEN t.state = 'failed' THEN 1 ELSE 0 END) AS failed,
                SUM(CASE WHEN t.saved THEN 0 ELSE COALESCE(m.seconds, t.failure_seconds, 0) END) AS paid_seconds,
-               SUM(CASE WHEN t.saved THEN 0 ELSE COALESCE(m.gpu_seconds, 0) END) AS paid_gpu_seconds,
+               SUM(CASE WHEN t.saved THEN 0 ELSE COALESCE(m.gpu_seconds, t.failure_gpu_seconds, 0) END)
+                   AS paid_gpu_seconds,
                MAX(m.peak_memory_bytes) AS peak_memory_bytes
         FROM study s
         LEFT JOIN trial t ON t.study_id = s.id
@@ -76,11 +77,23 @@ VIEWS: dict[str, str] = {
         SELECT s.name AS study, COUNT(t.id) AS saved_trials,
                SUM(CASE WHEN t.id IS NOT NULL AND t.repeat_of IS NULL THEN 1 ELSE 0 END) AS saved_by_other_studies,
                SUM(COALESCE(m.seconds, t.failure_seconds, 0)) AS saved_seconds,
-               SUM(COALESCE(m.gpu_seconds, 0)) AS saved_gpu_seconds
+               SUM(COALESCE(m.gpu_seconds, t.failure_gpu_seconds, 0)) AS saved_gpu_seconds
         FROM study s
         LEFT JOIN trial t ON t.study_id = s.id AND t.saved
         LEFT JOIN measurement m ON m.id = t.measurement_id
         GROUP BY s.id, s.name
+    """,
+    "v_attempt": """
+        SELECT s.name AS study, a.number, a.attempt, a.ended, a.worker, a.host, a.pid, a.gpu, a.exit_signal,
+               a.started_at, a.seconds, a.log
+        FROM attempt a
+        JOIN study s ON s.id = a.study_id
+    """,
+    "v_running": """
+        SELECT s.name AS study, d.host, d.pid, d.token, d.acquired_at, d.heartbeat_at, d.expires_at
+        FROM driver d
+        JOIN study s ON s.id = d.study_id
+        WHERE d.expires_at IS NOT NULL
     """,
 }
 

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias, final
 from sqlalchemy import Column, Connection, Table, insert, select
 
 from nasplat.architecture import Architecture
+from nasplat.attempt import Attempt
 from nasplat.measurement import Measurement
 from nasplat.storage import rows
 from nasplat.storage import schema as s
-from nasplat.storage.bulk import Values, insert_many, select_in, update_many
+from nasplat.storage.bulk import Values, ids_by, insert_many, insert_new, select_in, update_many
 from nasplat.storage.rows import StudyKey
 from nasplat.trial import Trial
 
@@ -20,8 +21,70 @@ TextIds: TypeAlias = dict[tuple[str, str], int]
 
 
 @final
+class Measurements:
+    """Measurements of trials with all that they refer to, written in a transaction that is the caller's.
+
+    Args:
+        c: Connection with an open transaction.
+        trials: Whose architectures and measurements.
+        contexts: The context of each trial's identity.
+        texts: Ids known from earlier ones; grows. If the transaction fails it must be cleared.
+
+    Attributes:
+        architectures: Ids by space and fingerprint of all architectures of the trials.
+    """
+
+    def __init__(self, c: Connection, trials: Sequence[Trial], contexts: Mapping[str, str], texts: TextIds) -> None:
+        self._c = c
+        self._contexts = contexts
+        self._texts = texts
+        self.architectures = _architecture_ids(c, [t.proposal.architecture for t in trials])
+
+    def identify(self, trials: Sequence[Trial]) -> tuple[dict[str, int], dict[str, Trial]]:
+        """The measurement's id by identity, and the trials whose measurements were inserted, by identity."""
+        identities = list(dict.fromkeys(t.identity for t in trials))
+        key = s.measurement.c.identity
+        ids = ids_by(self._c, key, identities)
+        first: dict[str, Trial] = {}
+        for t in trials:
+            if t.identity not in ids:
+                first.setdefault(t.identity, t)
+        if not first:
+            return ids, first
+        # In one order everywhere, so that two writers with row locks never wait for each other in a circle.
+        new = [self._row(first[identity], identity) for identity in sorted(first)]
+        added = insert_new(self._c, key, rows.MEASUREMENT, new)
+        _insert_details(self._c, {i: _measured(first[identity]) for identity, i in added.items()})
+        if len(added) < len(first):
+            ids |= ids_by(self._c, key, [identity for identity in first if identity not in added])
+        return ids | added, {identity: first[identity] for identity in added}
+
+    def insert_apart(self, t: Trial) -> int:
+        """A measurement without identity."""
+        values = dict(zip(rows.MEASUREMENT, self._row(t, None), strict=True))
+        measurement_id = self._c.execute(insert(s.measurement).returning(s.measurement.c.id), values).scalar_one()
+        _insert_details(self._c, {measurement_id: _measured(t)})
+        return int(measurement_id)
+
+    def _row(self, t: Trial, identity: str | None) -> Values:
+        measured = _measured(t)
+        context = self._text_id(s.context, self._contexts[t.identity])
+        provenance = self._text_id(s.provenance, rows.canonical_json(measured.provenance))
+        links = (self.architectures[_key(t)], context, provenance)
+        return rows.measurement(t, measured.cost, identity, links, time.time())
+
+    def _text_id(self, table: Table, content: str) -> int:
+        key = (table.name, content)
+        if key not in self._texts:
+            digest = blake2b(content.encode(), digest_size=16).hexdigest()
+            ids = _ensure(self._c, table.c.digest, ("digest", "content"), {digest: (digest, content)})
+            self._texts[key] = ids[digest]
+        return self._texts[key]
+
+
+@final
 class Batch:
-    """Trials of a study with all that they refer to, written in a transaction that is the caller's.
+    """Trials of a study, written in a transaction that is the caller's.
 
     Args:
         c: Connection with an open transaction.
@@ -37,9 +100,7 @@ class Batch:
         self._c = c
         self._study = study
         self._trials = trials
-        self._contexts = contexts
-        self._texts = texts
-        self._architectures = _architecture_ids(c, [t.proposal.architecture for t in trials])
+        self._measurements = Measurements(c, trials, contexts, texts)
 
     def write(self) -> None:
         """Insert or update the trials."""
@@ -56,7 +117,7 @@ class Batch:
             if t.number in stored:
                 changed.append((*outcome, study.id, t.number))
             else:
-                added.append(rows.proposed(t, study.id, self._architectures[_key(t)]) + outcome)
+                added.append(rows.proposed(t, study.id, self._measurements.architectures[_key(t)]) + outcome)
                 parents += [(study.id, t.number, i, parent) for i, parent in enumerate(t.proposal.parents)]
         insert_many(self._c, s.trial, rows.PROPOSED + rows.OUTCOME, added)
         insert_many(self._c, s.lineage, ("study_id", "number", "position", "parent"), parents)
@@ -73,7 +134,7 @@ class Batch:
         An identity is given to the first measurement of it. A study that paid for the same one at the same time keeps
         its own, without identity, where the results differ: it was told them, and replaying needs them again.
         """
-        ids, first = self._identify(trials)
+        ids, first = self._measurements.identify(trials)
         repeated = self._stored(list({t.repeat_of for t in trials if t.repeat_of is not None}))
         linked: dict[int, int] = {}
         for t in trials:
@@ -81,49 +142,18 @@ class Batch:
             if t.repeat_of is not None:
                 measurement_id = linked.get(t.repeat_of, repeated.get(t.repeat_of) or measurement_id)
             elif not t.saved and t is not first.get(t.identity) and not _equals(self._c, measurement_id, _measured(t)):
-                measurement_id = self._insert_apart(t)
+                measurement_id = self._measurements.insert_apart(t)
             linked[t.number] = measurement_id
         return linked
 
-    def _identify(self, trials: Sequence[Trial]) -> tuple[dict[str, int], dict[str, Trial]]:
-        """The measurement's id by identity, and the trials whose measurements had to be inserted."""
-        identities = list(dict.fromkeys(t.identity for t in trials))
-        key = s.measurement.c.identity
-        query = select(key, s.measurement.c.id)
-        ids = {k: i for k, i in select_in(self._c, query, key, identities)}
-        first: dict[str, Trial] = {}
-        for t in trials:
-            if t.identity not in ids:
-                first.setdefault(t.identity, t)
-        if first:
-            # In one order everywhere, so that two writers with row locks never wait for each other in a circle.
-            added = [self._measurement(first[identity], identity) for identity in sorted(first)]
-            insert_many(self._c, s.measurement, rows.MEASUREMENT, added)
-            ids |= {k: i for k, i in select_in(self._c, query, key, list(first))}
-            _insert_details(self._c, {ids[identity]: _measured(t) for identity, t in first.items()})
-        return ids, first
 
-    def _insert_apart(self, t: Trial) -> int:
-        """A measurement without identity."""
-        values = dict(zip(rows.MEASUREMENT, self._measurement(t, None), strict=True))
-        measurement_id = self._c.execute(insert(s.measurement).returning(s.measurement.c.id), values).scalar_one()
-        _insert_details(self._c, {measurement_id: _measured(t)})
-        return int(measurement_id)
-
-    def _measurement(self, t: Trial, identity: str | None) -> Values:
-        measured = _measured(t)
-        context = self._text_id(s.context, self._contexts[t.identity])
-        provenance = self._text_id(s.provenance, rows.canonical_json(measured.provenance))
-        links = (self._architectures[_key(t)], context, provenance)
-        return rows.measurement(t, measured.cost, identity, links, time.time())
-
-    def _text_id(self, table: Table, content: str) -> int:
-        key = (table.name, content)
-        if key not in self._texts:
-            digest = blake2b(content.encode(), digest_size=16).hexdigest()
-            ids = _ensure(self._c, table, table.c.digest, ("digest", "content"), {digest: (digest, content)})
-            self._texts[key] = ids[digest]
-        return self._texts[key]
+def write_attempts(c: Connection, study: StudyKey, attempts: Sequence[Attempt]) -> None:
+    """Insert the attempts that are not there yet."""
+    a = s.attempt.c
+    query = select(a.number, a.attempt).where(a.study_id == study.id)
+    there = {(number, n) for number, n in select_in(c, query, a.number, list({x.trial for x in attempts}))}
+    new = {(x.trial, x.attempt): rows.attempt(x, study.id) for x in attempts if (x.trial, x.attempt) not in there}
+    insert_many(c, s.attempt, rows.ATTEMPT, list(new.values()))
 
 
 def _key(t: Trial) -> tuple[str, str]:
@@ -163,26 +193,21 @@ def _architecture_ids(c: Connection, architectures: Iterable[Architecture]) -> d
     for a in architectures:
         by_space.setdefault(a.space, {})[a.fingerprint] = (a.space, a.fingerprint, a.text)
     ids: dict[tuple[str, str], int] = {}
-    for space, wanted in by_space.items():
-        table = s.architecture
-        found = _ensure(c, table, table.c.fingerprint, ("space", "fingerprint", "text"), wanted, table.c.space == space)
+    table = s.architecture.c
+    for space in sorted(by_space):
+        wanted = by_space[space]
+        found = _ensure(c, table.fingerprint, ("space", "fingerprint", "text"), wanted, table.space == space)
         ids.update({(space, fingerprint): i for fingerprint, i in found.items()})
     return ids
 
 
 def _ensure(
-    c: Connection,
-    table: Table,
-    key: Column[str],
-    columns: Sequence[str],
-    wanted: Mapping[str, Values],
-    condition: Any = True,
+    c: Connection, key: Column[str], columns: Sequence[str], wanted: Mapping[str, Values], *conditions: Any
 ) -> dict[str, int]:
     """The id by key of each wanted row, inserting those whose key is not there yet."""
-    query = select(key, table.c.id).where(condition)
-    ids: dict[str, int] = {k: i for k, i in select_in(c, query, key, list(wanted))}
+    ids = ids_by(c, key, list(wanted), *conditions)
     new = sorted(wanted.keys() - ids.keys())
     if new:
-        insert_many(c, table, columns, [wanted[k] for k in new])
-        ids |= {k: i for k, i in select_in(c, query, key, new)}
+        ids |= insert_new(c, key, columns, [wanted[k] for k in new], *conditions)
+        ids |= ids_by(c, key, sorted(wanted.keys() - ids.keys()), *conditions)
     return ids

@@ -91,7 +91,7 @@ def measurement(accuracy: float) -> Measurement:
 
 def failure() -> Failure:
     """A failure with a traceback."""
-    return Failure(FailureReason.OUT_OF_MEMORY, "no memory ★", "Traceback:\n  line 'x'\n", 2.5)
+    return Failure(FailureReason.OUT_OF_MEMORY, "no memory ★", "Traceback:\n  line 'x'\n", 2.5, 5.0)
 
 
 def identity(*parts: object) -> str:
@@ -134,7 +134,7 @@ def measurements() -> st.SearchStrategy[Measurement]:
 def failures() -> st.SearchStrategy[Failure]:
     """Any failure."""
     text = st.just("") | words(80)
-    return st.builds(Failure, st.sampled_from(FailureReason), text, text, _times)
+    return st.builds(Failure, st.sampled_from(FailureReason), text, text, _times, _times)
 
 
 @st.composite

@@ -1,21 +1,25 @@
 """The schema that migrations make is the one that the code uses, and each store is opened at its own revision only."""
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from nasplat.errors import StoreError
+from nasplat.measurement import Failure, FailureReason
 from nasplat.storage import Reader, SqlStore, engine, migrate
 from nasplat.storage.engine import connect, upgrade_store
 from nasplat.storage.schema import HEAD, VERSION_TABLE, metadata
 from nasplat.storage.views import VIEWS
-from nasplat.testing.stored import SPACE, completed, contexts, record
+from nasplat.testing.stored import SPACE, completed, contexts, failure, record, running_trial
 from nasplat.testing.stores import same
 
 LATER = """
@@ -53,6 +57,29 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (scripts / "versions" / "9999_later.py").write_text(LATER.format(head=HEAD))
     monkeypatch.setattr(migrate, "_SCRIPTS", scripts)
     monkeypatch.setattr(engine, "HEAD", "9999")
+
+
+FIRST = """
+INSERT INTO study VALUES
+    (70, 'a', 'wörter@1', 'digits', 'random', '["max val_accuracy"]', '{config}', 'running', NULL, 9.5);
+INSERT INTO event VALUES (70, 70, 9.75, 'created', '{{"x": [1, "★"]}}'), (71, 70, 10.5, 'worker-lost', '{{}}');
+INSERT INTO architecture VALUES (70, '{space}', '{fingerprint}', '{text}');
+INSERT INTO context VALUES (70, 'c', '{{}}');
+INSERT INTO provenance VALUES (70, 'p', '{{}}');
+INSERT INTO measurement VALUES (70, '{identity}', 70, 70, 70, 3, 1.0, NULL, 0, 1.5, 0.0, 1099511627776, 200.5);
+INSERT INTO metric VALUES
+    (70, 'val_accuracy', 'search', 0.0), (70, 'test_accuracy', 'test', 0.0), (70, 'params', 'none', 1000.0);
+INSERT INTO artifact VALUES (70, 'weights', 'größe/★.safetensors');
+INSERT INTO lineage VALUES (70, 1, 0, 0);
+INSERT INTO trial (id, study_id, number, architecture_id, proposed, epochs, data_fraction, seed, why, asked_after,
+    identity, state, told, saved, attempts, measurement_id, failure_reason, failure_message, failure_traceback,
+    failure_seconds, asked_at, finished_at)
+VALUES (70, 70, 0, 70, '{text}', 3, 1.0, 0, 'mutated', 0, '{identity}', 'completed', 0, false, 1, 70, NULL, NULL, NULL,
+        NULL, 100.0, 200.5),
+       (71, 70, 1, 70, '{text}', 3, 1.0, 1, 'mutated', 1, 'other', 'failed', 1, false, 2, NULL, 'timed-out', 'too long',
+        '', 7.5, 101.0, 201.5)
+"""
+"""Rows of the first schema, with a completed trial and one that failed. PostgreSQL's own numbers begin at 1."""
 
 
 def set_revision(url: str, revision: str) -> None:
@@ -123,3 +150,62 @@ def test_what_is_no_store_is_not_upgraded(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store at"):
         upgrade_store(tmp_path / "missing.db")
     assert path.read_bytes() == b""
+
+
+def make_first(url: str) -> None:
+    """A store as the first release made it, with rows in every table."""
+    first = completed(0)
+    architecture = first.proposal.architecture
+    values = {
+        "config": json.dumps(record("a").config),
+        "space": architecture.space,
+        "fingerprint": architecture.fingerprint,
+        "text": architecture.text.replace("'", "''"),
+        "identity": first.identity,
+    }
+    found = connect(url, create=True)
+    with found.begin() as connection:
+        config = migrate.configuration()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in FIRST.format(**values).split(";\n"):
+            connection.exec_driver_sql(statement)
+    found.dispose()
+
+
+def test_a_store_of_the_first_release_is_upgraded_with_all_that_it_holds(url: str) -> None:
+    make_first(url)
+    with pytest.raises(StoreError, match="older schema 0001; back it up and run: nasplat db upgrade"):
+        SqlStore(url)
+    assert upgrade_store(url) == f"upgraded the store from schema 0001 to {HEAD}"
+    failed = replace(
+        running_trial(1),
+        proposal=replace(completed(0).proposal, seed=1, parents=(0,)),
+        identity="other",
+        attempts=2,
+        outcome=Failure(FailureReason.TIMED_OUT, "too long", seconds=7.5),
+        told=1,
+        finished_at=201.5,
+    )
+    with SqlStore(url) as store, Reader(url) as reader:
+        same(list(store.trials("a", SPACE)), [completed(0), failed])
+        assert [(e["at"], e["kind"], e["detail"]) for e in reader.events("a")] == [
+            (9.75, "created", {"x": [1, "★"]}),
+            (10.5, "worker-lost", {}),
+        ]
+        assert store.acquire("a", {"host": "here", "pid": 1}, 60.0) == 1
+        again = replace(failed, outcome=failure(), attempts=3)
+        store.write("a", [again, completed(2)], contexts([completed(2)]), token=1)
+        same(list(store.trials("a", SPACE)), [completed(0), again, completed(2)])
+        (cost,) = reader.sql("SELECT * FROM v_cost")
+        assert (cost["paid_seconds"], cost["paid_gpu_seconds"]) == (1.5 + 2.5 + 1.5, 5.0)
+
+
+def test_an_upgraded_store_is_what_the_code_describes(url: str) -> None:
+    make_first(url)
+    upgrade_store(url)
+    found = connect(url, create=False)
+    with found.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+    found.dispose()

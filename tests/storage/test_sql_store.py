@@ -63,6 +63,9 @@ class TestTables:
             "provenance": 1,
             "lineage": 2 * sum(len(t.proposal.parents) for t in trials),
             "event": 0,
+            "driver": 0,
+            "claim": 0,
+            "attempt": 0,
         }
 
     def test_a_measurement_that_was_found_adds_no_provenance(self, store: Store, path: Path) -> None:
