@@ -94,6 +94,8 @@ def set_up(config: BenchConfig) -> Bench:
         time_limit=execution.time_limit,
         final=study.final,
         weights=Path(execution.weights) if execution.weights else None,
+        schedule_epochs=study.schedule_epochs,
+        checkpoints=Path(execution.checkpoints) if execution.checkpoints else None,
     )
     evaluator = ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA)
     gpus = (execution.gpus_per_worker or 1.0) if device.startswith("cuda") else 0.0

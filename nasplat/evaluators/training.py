@@ -1,23 +1,29 @@
 """Training as a measurement."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from nasplat.counting import count, peak_memory_bytes
-from nasplat.evaluator import Evaluator
+from nasplat.counting import Counts, count, peak_memory_bytes
+from nasplat.errors import InvalidInputError, NonFiniteError
+from nasplat.evaluator import Evaluator, Identities
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Measurement, Metric, Role
 from nasplat.provenance import provenance
-from nasplat.seeding import torch_seed
 from nasplat.space import SearchSpace
-from nasplat.task import Part, Task
+from nasplat.task import Data, Part, Task
+from nasplat.training.checkpoint import Checkpoint
+from nasplat.training.random_stream import RandomStream
 from nasplat.training.recipe import Recipe
-from nasplat.training.trainer import Normalization, Trainer
+from nasplat.training.trainer import Normalization, Trainer, Training
 from nasplat.trial import Proposal
 
 
@@ -29,14 +35,21 @@ class TrainingEvaluator(Evaluator):
     ``final=True`` it trains on the whole search data and measures on the test data (``test_*``, role ``test``),
     which nothing else in nasplat reads.
 
+    With a folder for checkpoints, a training that a crash or a kill has cut short goes on from the last of them, and
+    gives what it would have given without: to the bit on a CPU with as many threads. The folder of a stopped study may
+    be deleted.
+
     Args:
-        space: Builds the networks.
+        space: Builds the networks, and may change the recipe for each.
         task: Data, loss and metrics.
         recipe: How to train.
         device: Where.
-        time_limit: Seconds a training may take.
+        time_limit: Seconds a training may take; one that goes on from a checkpoint has them anew.
         final: Whether the architecture is already chosen.
         weights: Folder for the trained weights as safetensors, or None to drop them.
+        schedule_epochs: Epochs that the learning rate's schedule spans, or None for as many as are trained.
+        checkpoints: Folder for the states of unfinished trainings, or None to keep none.
+        checkpoint_seconds: A training's state is saved at the end of an epoch, at most this often.
     """
 
     VERSION = 1
@@ -51,6 +64,9 @@ class TrainingEvaluator(Evaluator):
         time_limit: float | None = None,
         final: bool = False,
         weights: Path | None = None,
+        schedule_epochs: int | None = None,
+        checkpoints: Path | None = None,
+        checkpoint_seconds: float = 30.0,
     ) -> None:
         self._space = space
         self._task = task
@@ -60,13 +76,18 @@ class TrainingEvaluator(Evaluator):
         self._trained_on, self._measured_on = (Part.SEARCH, Part.TEST) if final else (Part.TRAIN, Part.VALID)
         self._prefix, self._role = ("test", Role.TEST) if final else ("val", Role.SEARCH)
         self._weights = weights
+        self._schedule_epochs = schedule_epochs
+        self._checkpoints = checkpoints
+        self._checkpoint_seconds = checkpoint_seconds
+        self._identities = Identities(self)
         self._fingerprints: tuple[str, str] | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
-        """Data fingerprints, task's outputs and recipe."""
+        """Data fingerprints, task's outputs, recipe, and the schedule where it is longer than the training."""
         if self._fingerprints is None:
             parts = (self._trained_on, self._measured_on)
             self._fingerprints = (self._task.fingerprint(parts[0]), self._task.fingerprint(parts[1]))
+        longer = self._schedule_epochs not in (None, fidelity.epochs)
         return {
             "evaluator": "training",
             "version": self.VERSION,
@@ -74,6 +95,7 @@ class TrainingEvaluator(Evaluator):
             f"{self._prefix}_data": self._fingerprints[1],
             "outputs": self._task.outputs,
             "recipe": self._recipe.to_json(),
+            **({"schedule_epochs": self._schedule_epochs} if longer else {}),
         }
 
     def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
@@ -83,29 +105,125 @@ class TrainingEvaluator(Evaluator):
 
     def measure(self, proposal: Proposal) -> Measurement:
         """Build, train, measure."""
+        *_, last = self.measure_each(proposal, (proposal.fidelity.epochs,))
+        return last
+
+    def measure_each(self, proposal: Proposal, epochs: Sequence[int]) -> Generator[Measurement, None, None]:
+        """Build, train once, and measure after each of some epochs.
+
+        What is measured after ``r`` epochs is what ``measure`` gives for a proposal of ``r`` epochs under the same
+        schedule, ``schedule_epochs`` or else the proposal's own epochs. The caller may stop at any measurement; time
+        that it takes between them is not counted.
+
+        Args:
+            proposal: What to train.
+            epochs: After which to measure, rising; none above the proposal's own. The training ends at the last.
+
+        Raises:
+            InvalidInputError: If the epochs are none of these.
+        """
+        self._check_epochs(proposal.fidelity, epochs)
         counts = count(self._space, proposal.architecture, self._task)
         trained_on, measured_on = self._task.data(self._trained_on), self._task.data(self._measured_on)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        start = time.perf_counter()
-        with torch_seed(proposal.seed):
-            network = self._space.build(proposal.architecture, self._task)
-            normalization, train_loss = self._trainer.train(network, trained_on, proposal.fidelity, proposal.seed)
-        measured = self._trainer.evaluate(network, measured_on, normalization, proposal.fidelity)
-        seconds = time.perf_counter() - start
-        metrics = {f"{self._prefix}_{name}": Metric(value, self._role) for name, value in measured.items()}
-        metrics["train_loss"] = Metric(train_loss, Role.SEARCH)
+        trainer = self._trainer.updated(self._space.recipe(proposal.architecture))
+        checkpoint = self._checkpoint(proposal)
+        run = self._begin(trainer, trained_on, proposal, epochs, checkpoint)
+        for epoch in range(1, epochs[-1] + 1):
+            if epoch > run.training.epoch:
+                self._go_on(run, checkpoint)
+                if epoch in epochs:
+                    measured = trainer.evaluate(
+                        run.training.network, measured_on, run.training.normalization, proposal.fidelity
+                    )
+                    run.records[epoch] = self._record(run, measured, proposal)
+                if checkpoint is not None and checkpoint.due and epoch < epochs[-1]:
+                    checkpoint.save(run.state())
+            if epoch in epochs:
+                if checkpoint is not None and epoch == epochs[-1]:
+                    checkpoint.remove()
+                with run.watch.paused():
+                    yield self._measurement(run.records[epoch], counts)
+
+    def _check_epochs(self, fidelity: Fidelity, epochs: Sequence[int]) -> None:
+        if self._schedule_epochs is not None and fidelity.epochs > self._schedule_epochs:
+            raise InvalidInputError(
+                f"the learning rate's schedule spans {self._schedule_epochs} epochs (schedule_epochs), "
+                f"got a training of {fidelity.epochs}; make the schedule as long as the longest training"
+            )
+        rising = [0, *epochs, fidelity.epochs + 1]
+        if not epochs or any(later <= earlier for earlier, later in pairwise(rising)):
+            raise InvalidInputError(
+                f"a training of {fidelity.epochs} epochs is measured after some of its epochs in rising order, "
+                f"got {list(epochs)}"
+            )
+
+    def _checkpoint(self, proposal: Proposal) -> Checkpoint | None:
+        if self._checkpoints is None:
+            return None
+        return Checkpoint(self._checkpoints, self._identities.of(proposal), self._checkpoint_seconds)
+
+    def _begin(
+        self,
+        trainer: Trainer,
+        data: Data,
+        proposal: Proposal,
+        epochs: Sequence[int],
+        checkpoint: Checkpoint | None,
+    ) -> "_Run":
+        def anew() -> _Run:
+            watch, stream = _Stopwatch(), RandomStream(proposal.seed, self._device)
+            with stream:
+                network = self._space.build(proposal.architecture, self._task)
+            return _Run(
+                trainer.start(network, data, proposal.fidelity, proposal.seed, schedule_epochs=self._schedule_epochs),
+                stream,
+                watch,
+            )
+
+        run = anew()
+        state = checkpoint.load() if checkpoint is not None else None
+        if state is not None:
+            try:
+                run.restore(state, epochs)
+            except Exception:  # noqa: BLE001 - what another version of the code has left may not fit in any way
+                return anew()
+        return run
+
+    def _go_on(self, run: "_Run", checkpoint: Checkpoint | None) -> None:
+        try:
+            with run.stream:
+                run.training.run_epoch()
+        except NonFiniteError:
+            if checkpoint is not None:
+                checkpoint.remove()  # it would diverge again
+            raise
+
+    def _record(self, run: "_Run", measured: Mapping[str, float], proposal: Proposal) -> dict[str, Any]:
+        return {
+            "measured": dict(measured),
+            "train_loss": run.training.mean_loss,
+            "seconds": run.watch.seconds,
+            "peak_memory_bytes": peak_memory_bytes(self._device),
+            "artifacts": self._save(proposal, run.training.network, run.training.normalization),
+        }
+
+    def _measurement(self, record: Mapping[str, Any], counts: Counts) -> Measurement:
+        metrics = {f"{self._prefix}_{name}": Metric(value, self._role) for name, value in record["measured"].items()}
+        metrics["train_loss"] = Metric(record["train_loss"], Role.SEARCH)
         metrics["params"] = Metric(counts.params, Role.NONE)
         metrics["flops"] = Metric(counts.flops, Role.NONE)
-        on_gpu = self._device.type == "cuda"
+        seconds = record["seconds"]
+        gpu_seconds = seconds if self._device.type == "cuda" else 0.0
         return Measurement(
             metrics,
-            Cost(seconds, seconds if on_gpu else 0.0, peak_memory_bytes(self._device)),
+            Cost(seconds, gpu_seconds, record["peak_memory_bytes"]),
             provenance(str(self._device)),
-            self._save(proposal, network, normalization),
+            record["artifacts"],
         )
 
-    def _save(self, proposal: Proposal, network: torch.nn.Module, normalization: Normalization) -> dict[str, str]:
+    def _save(self, proposal: Proposal, network: nn.Module, normalization: Normalization) -> dict[str, str]:
         if self._weights is None:
             return {}
         self._weights.mkdir(parents=True, exist_ok=True)
@@ -115,3 +233,60 @@ class TrainingEvaluator(Evaluator):
         tensors["normalization.std"] = torch.tensor(normalization.std)
         save_file(tensors, path)
         return {"weights": str(path)}
+
+
+@final
+class _Stopwatch:
+    """Seconds since it was made, apart from pauses."""
+
+    def __init__(self) -> None:
+        self._zero = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._zero
+
+    def add(self, seconds: float) -> None:
+        self._zero -= seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self._zero += time.perf_counter() - before
+
+
+@final
+@dataclass
+class _Run:
+    """One training and what it has given so far: what a checkpoint holds.
+
+    Attributes:
+        training: Between two epochs.
+        stream: What torch draws in it.
+        watch: What was spent on it, in earlier attempts too.
+        records: What was measured, as plain data, by epoch.
+    """
+
+    training: Training
+    stream: RandomStream
+    watch: _Stopwatch
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "training": self.training.state(),
+            "stream": self.stream.state(),
+            "seconds": self.watch.seconds,
+            "records": self.records,
+        }
+
+    def restore(self, state: dict[str, Any], epochs: Sequence[int]) -> None:
+        """Go on from a state; it may be changed by half where an error is raised."""
+        missed = [epoch for epoch in epochs if epoch <= state["training"]["epoch"] and epoch not in state["records"]]
+        if missed:
+            raise ValueError(f"epochs {missed} have passed unmeasured")
+        self.stream.restore(state["stream"])
+        self.training.restore(state["training"])
+        self.records = state["records"]
+        self.watch.add(state["seconds"])

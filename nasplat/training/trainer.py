@@ -1,11 +1,12 @@
 """The trainer: a network, data and a recipe in; a trained network and its metrics out."""
 
+import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -68,11 +69,11 @@ def _statistics(values: Tensor) -> tuple[float, float]:
 @final
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What a training runs on: examples on the device, and the normalization and recipe that fit them."""
+    """What a training runs on: examples on the device, their normalization, and how much longer their sides are."""
 
     data: Data
     normalization: Normalization
-    recipe: Recipe
+    scale: float
 
 
 @final
@@ -87,15 +88,36 @@ class Trainer:
     """
 
     def __init__(self, task: Task, recipe: Recipe, device: torch.device, time_limit: float | None = None) -> None:
-        self._task = task
-        self._recipe = recipe
-        self._device = device
-        self._time_limit = time_limit
+        self.task = task
+        self.recipe = recipe
+        self.device = device
+        self.time_limit = time_limit
         if device.type == "cpu":
             keep_freed_memory()
         # Trainings follow each other on the same data: what is derived from it is kept.
         self._material = lru_cache(maxsize=2)(self._make_material)
         self._placed = lru_cache(maxsize=2)(self._place)
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """The trainer with some fields of its recipe changed; both share what they keep of the data."""
+        other = copy.copy(self)
+        other.recipe = self.recipe.updated(changes)
+        return other
+
+    def start(
+        self, network: nn.Module, data: Data, fidelity: Fidelity, seed: int, *, schedule_epochs: int | None = None
+    ) -> "Training":
+        """Begin to train a network in place; it stays on the trainer's device.
+
+        Args:
+            network: With the weights to start from.
+            data: What to train on.
+            fidelity: Data fraction and resolution; its epochs are left to the caller.
+            seed: Of data order and augmentation.
+            schedule_epochs: Epochs that the learning rate's schedule spans; None takes the fidelity's.
+        """
+        material = self._material(data, fidelity.data_fraction, fidelity.resolution)
+        return Training(self, network, material, seed, schedule_epochs or fidelity.epochs)
 
     def train(self, network: nn.Module, data: Data, fidelity: Fidelity, seed: int) -> tuple[Normalization, float]:
         """Train a network in place; it stays on the trainer's device.
@@ -107,28 +129,10 @@ class Trainer:
             NonFiniteError: As soon as the loss is seen to be NaN or infinite.
             TrialTimeoutError: Once the time limit is over.
         """
-        deadline = math.inf if self._time_limit is None else time.monotonic() + self._time_limit
-        generator = torch.Generator().manual_seed(seed)
-        material = self._material(data, fidelity.data_fraction, fidelity.resolution)
-        batch_size = min(self._recipe.batch_size, len(material.data))
-        steps = len(material.data) // batch_size  # an incomplete batch is left out; each epoch shuffles anew
-        layout = _memory_format(material.data.inputs)
-        network.to(self._device, memory_format=layout).train()  # type: ignore[call-overload]
-        optimizer = self._optimizer(network)
-        mean_loss = math.nan
-        for epoch in range(fidelity.epochs):
-            batches = _batches(material, steps, batch_size, generator)
-            total = torch.zeros((), device=self._device)
-            for step, (inputs, targets) in enumerate(batches):
-                lr = self._recipe.lr_at(epoch * steps + step, epochs=fidelity.epochs, steps_per_epoch=steps)
-                total += self._step(network, optimizer, lr, inputs, targets)
-                if step % _CHECK_EVERY == 0:
-                    _check_finite(total)
-                if time.monotonic() > deadline:
-                    raise TrialTimeoutError(f"the training took longer than its limit of {self._time_limit:g} s")
-            _check_finite(total)
-            mean_loss = float(total) / steps
-        return material.normalization, mean_loss
+        training = self.start(network, data, fidelity, seed)
+        for _ in range(fidelity.epochs):
+            training.run_epoch()
+        return training.normalization, training.mean_loss
 
     @torch.no_grad()
     def evaluate(
@@ -141,17 +145,22 @@ class Trainer:
         """
         network.eval()
         placed = self._placed(data, fidelity.resolution)
-        at_once = _EVALUATED_AT_ONCE.get(self._device.type, 128)
+        at_once = _EVALUATED_AT_ONCE.get(self.device.type, 128)
         outputs = []
         for start in range(0, len(placed), at_once):
             inputs = placed.inputs[start : start + at_once]
-            with self._autocast():
+            with self.autocast():
                 outputs.append(network(_prepared(inputs, normalization)).float().cpu())
         all_outputs = torch.cat(outputs)
         if not torch.isfinite(all_outputs).all():
             raise NonFiniteError("the trained network gives NaN or infinite outputs")
-        metrics = {name: metric(all_outputs, data.targets) for name, metric in self._task.metrics.items()}
-        return {"loss": float(self._task.loss(all_outputs, data.targets, 0.0)), **metrics}
+        metrics = {name: metric(all_outputs, data.targets) for name, metric in self.task.metrics.items()}
+        return {"loss": float(self.task.loss(all_outputs, data.targets, 0.0)), **metrics}
+
+    def autocast(self) -> torch.autocast:
+        """The context in which networks compute."""
+        enabled = self.recipe.mixed_precision and self.device.type == "cuda"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _make_material(self, data: Data, fraction: float, resolution: int | None) -> _Material:
         if fraction < 1.0:
@@ -159,65 +168,131 @@ class Trainer:
             data = data.take(order[: max(1, round(fraction * len(data)))])
         side = data.inputs.shape[-1]
         data = _resized(data, resolution)
-        normalization = Normalization.of(data.inputs)
-        recipe = at_scale(self._recipe, data.inputs.shape[-1] / side)
-        return _Material(self._place(data), normalization, recipe)
+        return _Material(self._place(data), Normalization.of(data.inputs), data.inputs.shape[-1] / side)
 
     def _place(self, data: Data, resolution: int | None = None) -> Data:
         data = _resized(data, resolution)
-        return Data(data.inputs.to(self._device), data.targets.to(self._device))
+        return Data(data.inputs.to(self.device), data.targets.to(self.device))
 
-    def _step(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, lr: float, inputs: Tensor, targets: Tensor
-    ) -> Tensor:
-        with self._autocast():
-            loss = self._task.loss(network(inputs), targets, self._recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
+
+@final
+class Training:
+    """A training between two of its epochs; made by ``Trainer.start``.
+
+    Attributes:
+        network: On the trainer's device.
+        normalization: What the network's inputs need.
+        epoch: How many epochs are done.
+        mean_loss: Mean training loss of the last of them; NaN before the first.
+    """
+
+    def __init__(
+        self, trainer: Trainer, network: nn.Module, material: _Material, seed: int, schedule_epochs: int
+    ) -> None:
+        self.normalization = material.normalization
+        self.epoch = 0
+        self.mean_loss = math.nan
+        self._trainer = trainer
+        self._data = material.data
+        self._recipe = at_scale(trainer.recipe, material.scale)
+        self._schedule_epochs = schedule_epochs
+        self._generator = torch.Generator().manual_seed(seed)
+        self._batch_size = min(self._recipe.batch_size, len(self._data))
+        self._steps = len(self._data) // self._batch_size  # an incomplete batch is left out; each epoch shuffles anew
+        layout = _memory_format(self._data.inputs)
+        self.network = network.to(trainer.device, memory_format=layout)  # type: ignore[call-overload]
+        self._optimizer = _optimizer(self.network, self._recipe, trainer.device)
+        self._seconds = 0.0
+
+    def run_epoch(self) -> float:
+        """Train for one more epoch and return its mean loss.
+
+        Raises:
+            NonFiniteError: As soon as the loss is seen to be NaN or infinite.
+            TrialTimeoutError: Once the epochs that this object has run took longer than the time limit.
+        """
+        limit, start = self._trainer.time_limit, time.monotonic()
+        deadline = math.inf if limit is None else start + limit - self._seconds
+        self.network.train()
+        total = torch.zeros((), device=self._trainer.device)
+        for step, (inputs, targets) in enumerate(self._batches()):
+            lr = self._recipe.lr_at(
+                self.epoch * self._steps + step, epochs=self._schedule_epochs, steps_per_epoch=self._steps
+            )
+            total += self._step(lr, inputs, targets)
+            if step % _CHECK_EVERY == 0:
+                _check_finite(total)
+            if time.monotonic() > deadline:
+                raise TrialTimeoutError(f"the training took longer than its limit of {limit:g} s")
+        _check_finite(total)
+        self.epoch += 1
+        self.mean_loss = float(total) / self._steps
+        self._seconds += time.monotonic() - start
+        return self.mean_loss
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, apart from torch's default generators; not a copy."""
+        return {
+            "epoch": self.epoch,
+            "mean_loss": self.mean_loss,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another training of the same network was.
+
+        Raises:
+            Exception: Of several types, if the state does not fit; some of it may have been taken over.
+        """
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])
+        self.epoch, self.mean_loss = int(state["epoch"]), float(state["mean_loss"])
+
+    def _step(self, lr: float, inputs: Tensor, targets: Tensor) -> Tensor:
+        with self._trainer.autocast():
+            loss = self._trainer.task.loss(self.network(inputs), targets, self._recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm:
-            nn.utils.clip_grad_norm_(network.parameters(), self._recipe.clip_norm)
-        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_norm)
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
-        optimizer.step()
+        self._optimizer.step()
         return loss.detach()
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        r = self._recipe
-        # Fused kernels update all weights in one call: 4 to 7 times as fast for the many small tensors of a CNN.
-        fused = self._device.type in ("cpu", "cuda")
-        if r.optimizer == "adamw":
-            return torch.optim.AdamW(network.parameters(), lr=r.lr, weight_decay=r.weight_decay, fused=fused)
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=r.lr,
-            momentum=r.momentum,
-            weight_decay=r.weight_decay,
-            nesterov=r.momentum > 0,
-            fused=fused,
-        )
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``.
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self._recipe.mixed_precision and self._device.type == "cuda"
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+        All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
+        """
+        data, recipe, device = self._data, self._recipe, self._trainer.device
+        order = torch.randperm(len(data), generator=self._generator).to(device)
+        augmented = augments(recipe, data.inputs)
+        drawn = self._steps * self._batch_size if augmented else 0
+        draws = torch.rand((DRAWS, drawn), generator=self._generator).to(device)
+        for step in range(self._steps):
+            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            batch = data.take(order[part])
+            inputs = _prepared(batch.inputs, self.normalization)
+            yield (augment(inputs, recipe, draws[:, part]) if augmented else inputs), batch.targets
 
 
-def _batches(
-    material: _Material, steps: int, batch_size: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``.
-
-    All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
-    """
-    data, recipe = material.data, material.recipe
-    device = data.inputs.device
-    order = torch.randperm(len(data), generator=generator).to(device)
-    augmented = augments(recipe, data.inputs)
-    draws = torch.rand((DRAWS, steps * batch_size if augmented else 0), generator=generator).to(device)
-    for step in range(steps):
-        part = slice(step * batch_size, (step + 1) * batch_size)
-        batch = data.take(order[part])
-        inputs = _prepared(batch.inputs, material.normalization)
-        yield (augment(inputs, recipe, draws[:, part]) if augmented else inputs), batch.targets
+def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    # Fused kernels update all weights in one call: 4 to 7 times as fast for the many small tensors of a CNN.
+    fused = device.type in ("cpu", "cuda")
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=fused,
+    )
 
 
 def _prepared(inputs: Tensor, normalization: Normalization) -> Tensor:
