@@ -4,6 +4,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
@@ -121,29 +122,44 @@ class Study:
             LeaseLostError: If another driver has taken it over, because this one had not been heard of.
         """
         self._observers = observers
-        backlog: list[Trial] = []
-        if not self._known:
-            # The first proposal is made before the study is written: a mistake in the settings leaves no trace.
-            first = self._ask()
-            backlog = [] if first is None else [first]
-            self._create_record()
-        with Lease(self.store, self.config.name, self.status) as self._lease:
+        with ExitStack() as stack:
+            backlog = [] if self._known else self._begin(stack)
+            self._lease = stack.enter_context(Lease(self.store, self.config.name, self.status))
             self._recorder.token = self._lease.token
             if self._known:
-                self._catch_up()
-                backlog = [t for t in self.trials if t.state is TrialState.RUNNING]
-                first = None if backlog else self._ask()
-                backlog += [] if first is None else [first]
-                self._reopen_record()
+                backlog = self._go_on(stack)
             self._known = True
             self._run(deque(backlog))
         return self
 
+    def _begin(self, stack: ExitStack) -> list[Trial]:
+        """Write the study, after everything that a mistake in the settings can break, so that it leaves no trace."""
+        self._hire(stack)
+        first = self._ask()
+        self._create_record()
+        return [] if first is None else [first]
+
+    def _go_on(self, stack: ExitStack) -> list[Trial]:
+        """What is to be started first in a study that was there; workers only if there is anything."""
+        self._catch_up()
+        running = [t for t in self.trials if t.state is TrialState.RUNNING]
+        first = None if running else self._ask()
+        backlog = running if first is None else [first]
+        if backlog:
+            self._hire(stack)
+        self._reopen_record()
+        return backlog
+
+    def _hire(self, stack: ExitStack) -> None:
+        executor = registry.create("executor", self.execution.executor, self.execution)
+        stack.callback(executor.shutdown, cancel_futures=True)
+        self._crew = Crew(executor, self._bench_config)
+
     def _run(self, backlog: deque[Trial]) -> None:
         state: StudyState | None = StudyState.FAILED
         try:
-            if backlog:
-                self._with_executor(backlog)
+            if self._crew is not None:
+                self._loop(self._crew, backlog)
             state = StudyState.COMPLETED
         except KeyboardInterrupt:
             state = StudyState.INTERRUPTED
@@ -157,15 +173,7 @@ class Study:
                 self._recorder.flush()
                 self.store.set_state(self.config.name, state)
                 self.store.add_event(self.config.name, str(state), {"trials": len(self.trials), "told": self._told})
-
-    def _with_executor(self, backlog: deque[Trial]) -> None:
-        executor = registry.create("executor", self.execution.executor, self.execution)
-        self._crew = Crew(executor, self._bench_config)
-        try:
-            self._loop(self._crew, backlog)
-        finally:
             self._crew = None
-            executor.shutdown(cancel_futures=True)
 
     def _loop(self, crew: Crew, backlog: deque[Trial]) -> None:
         while True:

@@ -158,7 +158,7 @@ def test_zero_epochs_are_a_fidelity() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"workers": "2"}, "execution setting 'workers' must be a whole number, got '2'"),
+        ({"workers": "2"}, "execution setting 'workers' must be a whole number or nothing, got '2'"),
         ({"device": 0}, "execution setting 'device' must be a text, got 0"),
         ({"time_limit": 0}, "time_limit must be positive, got 0"),
         ({"threads": 0}, "threads must be 1 or more, got 0"),

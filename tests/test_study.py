@@ -143,7 +143,7 @@ def test_a_dead_worker_is_a_retry_and_then_a_lost_trial(store: SqlStore, tmp_pat
     died, hung, fine = study.trials
     assert died.failure is not None
     assert died.failure.reason is FailureReason.LOST
-    assert died.failure.message == "the worker process died with exit code -9"
+    assert died.failure.message == "the worker process died with SIGKILL"
     assert died.attempts == 3
     assert hung.failure is not None
     assert hung.failure.reason is FailureReason.TIMED_OUT
