@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sqlalchemy import URL, Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from nasplat.errors import InvalidInputError
 
@@ -33,6 +32,7 @@ def select(engine: Engine, statement: str, *, limit: int, seconds: float) -> lis
 
     Raises:
         InvalidInputError: If the database refuses the statement, or it takes too long.
+        DBAPIError: If the server cannot be reached.
     """
     if "\0" in statement:
         raise InvalidInputError("the store refuses the statement: it holds a NUL")
@@ -45,7 +45,7 @@ def select(engine: Engine, statement: str, *, limit: int, seconds: float) -> lis
             raise InvalidInputError(
                 f"SQL of your own cannot be kept from writing to {engine.dialect.name}: use SQLite or PostgreSQL"
             )
-    except (DBAPIError, sqlite3.Error, sqlite3.Warning, ValueError) as error:
+    except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(_refusal(error, seconds)) from error
@@ -94,7 +94,7 @@ def _select_postgresql(engine: Engine, statement: str, limit: int, seconds: floa
 
 
 def _refusal(error: Exception, seconds: float) -> str:
-    reason = (str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__])[0]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if reason == "interrupted" or "statement timeout" in reason:
         return f"the statement took longer than {seconds:g} seconds; narrow it down"
     return f"the store refuses the statement: {reason}"

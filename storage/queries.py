@@ -17,9 +17,10 @@ from nasplat.storage import free_sql
 from nasplat.storage import schema as s
 from nasplat.storage.bulk import CHUNK
 from nasplat.storage.columns import TRIAL_COLUMNS, TRIALS
-from nasplat.storage.engine import READ_ONLY, open_engine
+from nasplat.storage.engine import open_engine, reason
 from nasplat.storage.filters import parse_filter
 from nasplat.storage.free_sql import Row
+from nasplat.storage.retrying import Reading
 
 T = TypeVar("T")
 
@@ -53,21 +54,20 @@ class Reader:
 
     Args:
         store: A database URL, or the path of a SQLite file.
+        patience: Seconds for which a query waits for a server that has gone away; who asks is a person, mostly.
 
     Raises:
         InvalidInputError: If the URL is malformed.
         StoreError: If there is no store, or it has another schema.
     """
 
-    def __init__(self, store: str | Path) -> None:
+    def __init__(self, store: str | Path, *, patience: float = 10.0) -> None:
         self._engine = open_engine(store, create=False)
-        # Each query is one statement, so it needs no transaction around it.
-        options = {**READ_ONLY, "isolation_level": "AUTOCOMMIT"}
-        self._connection = self._engine.connect().execution_options(**options)
+        self._reading = Reading(self._engine, patience)
 
     def close(self) -> None:
         """Release the database."""
-        self._connection.close()
+        self._reading.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -267,7 +267,7 @@ class Reader:
         Raises:
             InvalidInputError: If the database refuses the statement, or it takes longer than ``seconds``.
         """
-        return free_sql.select(self._engine, statement, limit=limit, seconds=seconds)
+        return self._run(lambda _: free_sql.select(self._engine, statement, limit=limit, seconds=seconds))
 
     # Helpers -------------------------------------------------------------------------------------------------
 
@@ -363,14 +363,12 @@ class Reader:
         return self._run(lambda c: c.execute(statement).all())
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        if self._connection.closed:
-            raise StoreError("the store is closed")
         try:
-            return work(self._connection)
+            return self._reading.run(work)
         except (DataError, OverflowError, UnicodeEncodeError) as error:
             raise InvalidInputError(f"no store holds what was asked for: {getattr(error, 'orig', error)}") from error
         except DBAPIError as error:
-            raise StoreError(f"reading the store failed: {error.orig}") from error
+            raise StoreError(f"reading the store failed: {reason(error)}") from error
 
 
 def _best_first(value: ColumnElement[float], goal: Goal) -> ColumnElement[float]:

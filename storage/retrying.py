@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from nasplat.errors import StoreError
-from nasplat.storage.engine import reason, shown
+from nasplat.storage.engine import READ_ONLY, reason, shown
 
 T = TypeVar("T")
 
@@ -97,6 +97,55 @@ class Retrying:
         state = _sqlstate(error)
         # What happens before there is a connection comes without a state: refused, timed out, starting up.
         return isinstance(error, OperationalError | InterfaceError) and (not state or state.startswith(_AWAY))
+
+
+@final
+class Reading:
+    """A connection that only reads, made anew where the server has dropped it.
+
+    Args:
+        engine: Of the database.
+        patience: Seconds for which a server that has gone away is waited for.
+
+    Attributes:
+        retrying: Does the work again.
+    """
+
+    def __init__(self, engine: Engine, patience: float) -> None:
+        # Each read is one statement, so it needs no transaction around it.
+        self._engine = engine.execution_options(**READ_ONLY, isolation_level="AUTOCOMMIT")
+        self._connection: Connection | None = None
+        self._closed = False
+        self.retrying = Retrying(engine, patience)
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """What the work returns.
+
+        Raises:
+            StoreError: If the store is closed, or the server stays away.
+            DBAPIError: For anything else that the database says.
+        """
+        self.check_open()
+        return self.retrying.run(lambda: work(self._connected()))
+
+    def check_open(self) -> None:
+        """Refuse a store that is closed."""
+        if self._closed:
+            raise StoreError("the store is closed")
+
+    def _connected(self) -> Connection:
+        if self._connection is not None and self._connection.invalidated:
+            self._connection.close()
+            self._connection = None
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
 
 
 def _is_conflict(error: DBAPIError) -> bool:

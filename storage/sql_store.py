@@ -18,8 +18,8 @@ from nasplat.space import SearchSpace
 from nasplat.storage import leases, rows
 from nasplat.storage import schema as s
 from nasplat.storage.bulk import CHUNK
-from nasplat.storage.engine import READ_ONLY, connect, open_engine, reason
-from nasplat.storage.retrying import PATIENCE, Retrying
+from nasplat.storage.engine import connect, open_engine, reason
+from nasplat.storage.retrying import PATIENCE, Reading
 from nasplat.storage.rows import Details, Finder, StudyKey
 from nasplat.storage.writing import Batch, Measurements, TextIds, write_attempts
 from nasplat.store import Holder, Store, StudyRecord, StudyState
@@ -36,8 +36,7 @@ class SqlStore(Store):
 
     Args:
         store: A database URL, or the path of a SQLite file; tables are made where there are none. ``sqlite://`` is a
-            database in memory. Or an engine on
-            such a database, which becomes the store's own.
+            database in memory. Or an engine on a database that has them, which becomes the store's own.
         patience: Seconds for which every call but this one waits for a server that has gone away.
 
     Raises:
@@ -48,11 +47,7 @@ class SqlStore(Store):
     def __init__(self, store: str | Path | Engine = "nasplat.db", *, patience: float = PATIENCE) -> None:
         self._engine = store if isinstance(store, Engine) else open_engine(store, create=True)
         self._patience = patience
-        self._retrying = Retrying(self._engine, patience)
-        # Each read is one statement, so it needs no transaction around it.
-        self._reads = self._engine.execution_options(**READ_ONLY, isolation_level="AUTOCOMMIT")
-        self._reading: Connection | None = None
-        self._closed = False
+        self._reading = Reading(self._engine, patience)
         self._finder = Finder(self._engine.dialect)
         self._study_keys: dict[str, StudyKey] = {}
         self._texts: TextIds = {}
@@ -61,9 +56,7 @@ class SqlStore(Store):
 
     def close(self) -> None:
         """Release the database."""
-        self._closed = True
-        if self._reading is not None:
-            self._reading.close()
+        self._reading.close()
         self._engine.dispose()
 
     def another(self) -> "SqlStore | None":
@@ -265,24 +258,14 @@ class SqlStore(Store):
     # Transactions --------------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        self._check_open()
         try:
-            return self._retrying.run(lambda: work(self._connection()))
+            return self._reading.run(work)
         except DBAPIError as error:
             raise StoreError(f"reading the store failed: {reason(error)}") from error
 
-    def _connection(self) -> Connection:
-        """The connection for reading, made anew where the server has dropped it."""
-        if self._reading is not None and self._reading.invalidated:
-            self._reading.close()
-            self._reading = None
-        if self._reading is None:
-            self._reading = self._reads.connect()
-        return self._reading
-
     def _transact(self, work: Callable[[Connection], T]) -> T:
         """Run work in a transaction, which may be done again: where the server went away or others were in the way."""
-        self._check_open()
+        self._reading.check_open()
 
         def once() -> T:
             try:
@@ -293,14 +276,10 @@ class SqlStore(Store):
                 raise
 
         try:
-            return self._retrying.run(once)
+            return self._reading.retrying.run(once)
         except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
             said = reason(error) if isinstance(error, DBAPIError) else error
             raise StoreError(f"writing to the store failed: {said}") from error
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError("the store is closed")
 
 
 def _check_contexts(study: str | None, trials: Sequence[Trial], contexts: Mapping[str, str]) -> None:
