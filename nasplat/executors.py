@@ -111,7 +111,7 @@ class ProcessExecutor(TrialExecutor):
         self.threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
         self._time_limit = time_limit
         self._memory_limit = memory_limit
-        self._open: set[Future[Any]] = set()
+        self._open: dict[int, tuple[Future[Any], Future[Any]]] = {}
         self._numbers = itertools.count(1)
         self._worked = False
         self._shut_down = False
@@ -144,8 +144,8 @@ class ProcessExecutor(TrialExecutor):
         inner = self._pool.submit(worker_process.call, self._time_limit, number, fn, *args, **kwargs)
         outer: Future[T] = Future()
         outer.set_running_or_notify_cancel()
-        self._open.add(outer)
-        outer.add_done_callback(self._open.discard)
+        self._open[number] = inner, outer
+        outer.add_done_callback(lambda _: self._open.pop(number))
         outer.add_done_callback(self._ended.put)
         inner.add_done_callback(lambda done: self._translate(done, outer, number))
         return outer
@@ -160,6 +160,7 @@ class ProcessExecutor(TrialExecutor):
                 return ended
             if not self._pool.active:
                 self._end_pool("the worker pool broke")
+            self._give_up_quiet_deaths()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers; what runs is stopped at once with ``cancel_futures``, and its futures say so."""
@@ -183,19 +184,19 @@ class ProcessExecutor(TrialExecutor):
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
         # The pool forgets what it had not finished, and its threads have ended: nobody else completes these.
-        for future in tuple(self._open):
+        for _, future in tuple(self._open.values()):
             future.set_exception(WorkerLostError(why) if self._worked or self._shut_down else _never_worked())
         self._temporary.cleanup()
 
     def _translate(self, done: Future[T], outer: Future[T], number: int) -> None:
         """Copy an outcome from the pool's future to ours; called by the pool's threads."""
-        error = done.exception()
+        error = ProcessExpired("", 0) if done.cancelled() else done.exception()
         if not isinstance(error, BrokenProcessPool):
             self._worked = True
         if error is None:
             outer.set_result(done.result())
         elif isinstance(error, ProcessExpired):
-            outer.set_exception(self._death(error))
+            outer.set_exception(self._death(number, error.exitcode))
         elif isinstance(error, BrokenProcessPool):
             outer.set_exception(WorkerLostError(str(error)) if self._worked else _never_worked())
         elif isinstance(error, TimeoutError) and error.args[:1] == _POOL_TIMEOUT:
@@ -203,24 +204,42 @@ class ProcessExecutor(TrialExecutor):
         else:
             outer.set_exception(error)
 
-    def _death(self, expired: ProcessExpired) -> Exception:
-        state = worker_process.state(self._folder, expired.pid)
-        ending = self._ending(expired.pid, _exit_signal(expired.exitcode))
+    def _give_up_quiet_deaths(self) -> None:
+        """The pool takes a process that exits with code 0 for one that has nothing to do any more."""
+        for state in worker_process.states(self._folder):
+            if state.call in self._open and not _exists(state.pid):
+                self._open[state.call][0].cancel()
+
+    def _death(self, number: int, exit_code: int) -> Exception:
+        state = self._worker_of(number)
+        ending = self._ending(state, _exit_signal(exit_code))
         if state is not None and state.stopped_at_bytes:
             taken, limit = state.stopped_at_bytes / 2**30, (self._memory_limit or 0) / 2**30
             return MemoryLimitError(f"stopped at {taken:.2f} GiB, above the memory limit of {limit:.2f} GiB", ending)
         return WorkerLostError(f"the worker process died with {ending.exit_signal}", ending)
 
     def _timeout(self, number: int) -> Exception:
-        # The pool has stopped the process, and does not say which one it was.
-        pids = [state.pid for state in worker_process.states(self._folder) if state.call == number]
-        ending = self._ending(pids[0], "") if pids else None
+        ending = self._ending(self._worker_of(number), "")
         return TrialTimeoutError(f"stopped at the time limit of {self._time_limit:g} seconds", ending)
 
-    def _ending(self, pid: int, exit_signal: str) -> Ending:
-        ending = Ending(worker_process.worker_info(pid), exit_signal, worker_process.last_lines(self._folder, pid))
-        worker_process.forget(self._folder, pid)
-        return ending
+    def _worker_of(self, number: int) -> worker_process.WorkerState | None:
+        """The process that runs a call or died in it, which the pool does not always tell."""
+        return next((state for state in worker_process.states(self._folder) if state.call == number), None)
+
+    def _ending(self, state: worker_process.WorkerState | None, exit_signal: str) -> Ending:
+        if state is None:  # it had ended the call already, or had not begun
+            return Ending(None, exit_signal)
+        log = worker_process.last_lines(self._folder, state.pid)
+        worker_process.forget(self._folder, state.pid)
+        return Ending(worker_process.worker_info(state.pid), exit_signal, log)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _exit_signal(code: int) -> str:

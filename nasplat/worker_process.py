@@ -230,11 +230,6 @@ def states(folder: Path) -> Iterator[WorkerState]:
             yield WorkerState(int(file.stem), *_STATE.unpack(file.read_bytes()))
 
 
-def state(folder: Path, pid: int) -> WorkerState | None:
-    """Of one worker, dead or alive; None where it has left none."""
-    return next((state for state in states(folder) if state.pid == pid), None)
-
-
 def last_lines(folder: Path, pid: int) -> str:
     """The end of what a worker's call has printed; the worker may be dead."""
     data = b""

@@ -1,6 +1,7 @@
 """Parallel searches over a table, on a simulated clock."""
 
 import heapq
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from nasplat.trial import Trial
 MADE: list[TrialExecutor] = []
 
 
-def kept(workers: int, time_limit: float | None) -> TrialExecutor:
+def kept(execution: Execution) -> TrialExecutor:
     """The simulated executor, kept so that a test can look at its clock after the study."""
-    MADE.append(simulated(workers, time_limit))
+    MADE.append(simulated(execution))
     return MADE[-1]
 
 
@@ -103,20 +104,18 @@ def test_more_workers_change_what_evolution_knows_when_it_asks(table: Path) -> N
 
 def test_calls_wait_for_a_free_worker_and_end_in_the_order_of_time() -> None:
     executor = SimulatedExecutor(workers=2)
-    futures = [executor.submit(taking, seconds) for seconds in (5.0, 1.0, 1.0, 10.0)]
-    names = {future: "abcd"[i] for i, future in enumerate(futures)}
-    seen = []
-    while futures:
-        done = executor.wait(futures)
-        seen.append((executor.now, sorted(names[f] for f in done)))
-        futures = [f for f in futures if f not in done]
-    assert seen == [(1.0, ["b"]), (2.0, ["c"]), (5.0, ["a"]), (12.0, ["d"])]
+    names = {
+        executor.submit(taking, seconds): name for name, seconds in zip("abcd", (5.0, 1.0, 1.0, 10.0), strict=True)
+    }
+    seen = [([names[future] for future in executor.wait()], executor.now) for _ in range(4)]
+    assert seen == [(["b"], 1.0), (["c"], 2.0), (["a"], 5.0), (["d"], 12.0)]
+    assert executor.busy_seconds == 17.0
 
 
 def test_calls_that_end_together_are_given_together() -> None:
     executor = SimulatedExecutor(workers=3)
-    futures = {executor.submit(taking, seconds) for seconds in (2.0, 2.0, 3.0)}
-    assert len(executor.wait(futures)) == 2
+    futures = [executor.submit(taking, seconds) for seconds in (2.0, 2.0, 3.0)]
+    assert executor.wait() == futures[:2]
     assert not executor.submit(taking, 0.0).done()  # a result is only ever given by wait
 
 
@@ -126,32 +125,81 @@ def test_an_error_stays_in_its_future_until_its_time() -> None:
 
     executor = SimulatedExecutor(workers=1)
     first, second = executor.submit(taking, 3.0), executor.submit(fails)
-    assert executor.wait([second]) == {second}
+    assert not second.done()
+    assert executor.wait() == [first, second]
     assert executor.now == 3.0
-    assert first.done()
     with pytest.raises(ArithmeticError, match="no"):
         second.result()
 
 
 def test_a_failed_look_up_takes_no_simulated_time() -> None:
     executor = SimulatedExecutor(workers=1)
-    future = executor.submit(lambda: Failure(FailureReason.INVALID, "not in the table", seconds=0.01))
-    executor.wait([future])
+    executor.submit(lambda: Failure(FailureReason.INVALID, "not in the table", seconds=0.01))
+    executor.wait()
     assert executor.now == 0.0
 
 
 def test_the_time_limit_is_simulated_too() -> None:
     executor = SimulatedExecutor(workers=1, time_limit=60.0)
-    futures = [executor.submit(taking, seconds) for seconds in (61.0, 60.0)]
-    assert executor.wait(futures[:1]) == {futures[0]}
+    stopped, kept_it = (executor.submit(taking, seconds) for seconds in (61.0, 60.0))
+    assert executor.wait() == [stopped]
     with pytest.raises(TrialTimeoutError, match="stopped at the time limit of 60 simulated seconds"):
-        futures[0].result()
-    executor.wait(futures[1:])
-    assert (executor.now, futures[1].result().cost.seconds) == (120.0, 60.0)
+        stopped.result()
+    assert executor.wait() == [kept_it]
+    assert (executor.now, kept_it.result().cost.seconds) == (120.0, 60.0)
+    assert executor.busy_seconds == 120.0
+
+
+def test_a_timeout_passes_on_the_simulated_clock() -> None:
+    executor = SimulatedExecutor(workers=1)
+    future = executor.submit(taking, 3.0)
+    assert executor.wait(2.0) == []
+    assert executor.now == 2.0
+    assert executor.wait(2.0) == [future]
+    assert executor.now == 3.0
+
+
+def test_the_clock_stands_still_while_the_driver_works() -> None:
+    executor = SimulatedExecutor(workers=1)
+    time.sleep(0.01)
+    executor.submit(taking, 1.0)
+    time.sleep(0.01)
+    executor.wait()
+    assert executor.now == 1.0
+
+
+def test_with_driver_time_workers_are_idle_while_the_driver_works() -> None:
+    executor = SimulatedExecutor(workers=1, driver_time=True)
+    for _ in range(3):
+        time.sleep(0.1)
+        executor.submit(taking, 1.0)
+        executor.wait()
+    assert executor.now >= 3 * (1.0 + 0.1)
+    assert executor.busy_seconds == 3.0
+
+
+def test_with_driver_time_workers_go_on_while_the_driver_works() -> None:
+    executor = SimulatedExecutor(workers=2, driver_time=True)
+    futures = [executor.submit(taking, seconds) for seconds in (0.01, 0.02)]
+    time.sleep(0.1)
+    assert executor.wait() == futures  # both had ended when the driver came back
+    assert executor.now >= 0.1
+
+
+def test_what_a_call_really_takes_is_no_driver_time() -> None:
+    def slow() -> Measurement:
+        time.sleep(0.5)
+        return taking(0.0)
+
+    executor = SimulatedExecutor(workers=1, driver_time=True)
+    start = time.perf_counter()
+    executor.submit(slow)
+    executor.wait()
+    assert executor.now <= time.perf_counter() - start - 0.5
 
 
 def test_misuse_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="workers must be 1 or more, got 0"):
-        simulated(0, None)
+    with pytest.raises(InvalidInputError, match="say how many workers are simulated: --workers N"):
+        simulated(Execution(workers=None))
     with pytest.raises(TypeError, match="returns a Measurement or a Failure, got float"):
         SimulatedExecutor(workers=1).submit(float, "1")

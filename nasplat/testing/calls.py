@@ -28,10 +28,33 @@ def time_out(message: str) -> Measurement:
     raise TimeoutError(message)
 
 
-def die() -> Measurement:
-    """Be killed as the kernel kills who takes too much memory."""
+def die(last_words: str = "") -> Measurement:
+    """Be killed as the kernel kills who takes too much memory, having printed something."""
+    print(last_words)  # noqa: T201 - what is printed is under test
     os.kill(os.getpid(), signal.SIGKILL)
     return give(0.0)
+
+
+def leave(code: int) -> Measurement:
+    """End the process at once."""
+    os._exit(code)
+
+
+def flood(count: int, last_words: str) -> Measurement:
+    """Print a number of bytes to the process's own output and error output, then something to read, and be killed."""
+    for i in range(count // 2**20):
+        os.write(1 + i % 2, b"x" * (2**20 - 1) + b"\n")
+    return die(last_words)
+
+
+def eat(limit: int) -> Measurement:
+    """Take and keep memory step by step, up to a limit, as ``value``."""
+    step = 2**24
+    eaten = []
+    while len(eaten) * step < limit:
+        eaten.append(b"\1" * step)
+        time.sleep(0.01)
+    return give(float(len(eaten) * step))
 
 
 def sleep(seconds: float) -> Measurement:
@@ -40,11 +63,16 @@ def sleep(seconds: float) -> Measurement:
     return give(seconds)
 
 
+def wait_for(path: str) -> Measurement:
+    """Return once there is a file, or raise after a minute."""
+    for _ in range(6_000):
+        if Path(path).exists():
+            return give(1.0)
+        time.sleep(0.01)
+    raise RuntimeError(f"there was no {path} for a minute")
+
+
 def meet(folder: str, name: str, other: str) -> Measurement:
     """Return once another call has come to the same folder, which takes two workers."""
     (Path(folder) / name).touch()
-    for _ in range(6_000):
-        if (Path(folder) / other).exists():
-            return give(1.0)
-        time.sleep(0.01)
-    raise RuntimeError(f"{name} has waited a minute for {other}")
+    return wait_for(str(Path(folder) / other))

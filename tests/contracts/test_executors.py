@@ -3,6 +3,7 @@
 from typing import Any
 
 from nasplat import registry
+from nasplat.config import Execution
 from nasplat.executors import TrialExecutor
 from nasplat.testing import ExecutorSuite
 
@@ -11,8 +12,8 @@ class _Registered(ExecutorSuite):
     name: str
 
     @classmethod
-    def make(cls, workers: int, time_limit: float | None) -> TrialExecutor:
-        executor: Any = registry.create("executor", cls.name, workers, time_limit)
+    def make(cls, execution: Execution) -> TrialExecutor:
+        executor: Any = registry.create("executor", cls.name, execution)
         assert isinstance(executor, TrialExecutor)
         return executor
 
@@ -34,4 +35,6 @@ class TestSimulated(_Registered):
 
 
 def test_every_registered_executor_is_tested_here() -> None:
-    assert registry.names("executor") == sorted(suite.name for suite in _Registered.__subclasses__())
+    here = {suite.name for suite in _Registered.__subclasses__()}
+    elsewhere = {"ray"}  # beside the tests that start a cluster
+    assert set(registry.names("executor")) == here | elsewhere
