@@ -167,7 +167,7 @@ class Study:
         except LeaseLostError as error:
             state = None
             kept = self._recorder.keep()
-            raise LeaseLostError(f"{error}; this driver stops; late results that are kept: {kept}") from error
+            raise LeaseLostError(f"{error}; late results that were kept: {kept}") from error
         finally:
             if state is not None:
                 self._recorder.flush()
