@@ -47,16 +47,19 @@ def demand(execution: Execution) -> dict[str, float]:
 
 
 def connect(address: str, runtime_env: Mapping[str, Any]) -> bool:
-    """Connect this process to a cluster, or start one here; whether it was not connected before.
+    """Connect this process to a cluster, or start one here; whether the connection is new.
 
     Args:
         address: As in ``Execution``.
-        runtime_env: As in ``Execution``; ignored where the process is connected already.
+        runtime_env: As in ``Execution``, for all that runs over a new connection.
 
     Raises:
         InvalidInputError: If there is no such cluster.
     """
+    global _users
     if ray.is_initialized():
+        # Of someone else, whose it stays, or of our own, which ends with its last user.
+        _users += _users > 0
         return False
     own: dict[str, Any] = {} if "://" in address else {"log_to_driver": False}
     if address == "local":
@@ -72,7 +75,20 @@ def connect(address: str, runtime_env: Mapping[str, Any]) -> bool:
         raise InvalidInputError(f"no Ray cluster is found at address {address!r} ({why}): {hint}") from error
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"Ray cannot use address {address!r} and runtime_env {runtime_env}: {error}") from error
+    _users = 1
     return True
+
+
+def disconnect() -> None:
+    """The opposite of each ``connect``; a connection that others use, or have made, stays."""
+    global _users
+    if _users == 1:
+        ray.shutdown()
+    _users -= _users > 0
+
+
+_users = 0
+"""Of the connection that was made here."""
 
 
 @contextlib.contextmanager

@@ -112,12 +112,12 @@ class RayExecutor(TrialExecutor):
         self._execution = execution
         self._needs = cluster.demand(execution)
         _check_workers(execution, self._needs)
-        self._ours = cluster.connect(execution.address or "auto", execution.runtime_env)
+        self._first = cluster.connect(execution.address or "auto", execution.runtime_env)
         try:
             cluster.check_feasible(self._needs)
             self._actor_class = self._make_actor_class()
         except BaseException:
-            self._disconnect()
+            cluster.disconnect()
             raise
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._open: set[Future[Any]] = set()
@@ -143,7 +143,7 @@ class RayExecutor(TrialExecutor):
             "resources": others,
             "max_restarts": 0,
         }
-        if execution.runtime_env and not self._ours:
+        if execution.runtime_env and not self._first:
             options["runtime_env"] = dict(execution.runtime_env)
         try:
             return ray.remote(**options)(Supervisor)
@@ -170,7 +170,7 @@ class RayExecutor(TrialExecutor):
             return future
         self._latest = _kind(fn, args)
         self._queue.append(_Call((fn, args, kwargs), self._latest, future))
-        self._dispatch(whole_batches=True)
+        self._dispatch(more_to_come=True)
         self._set_capacity()
         return future
 
@@ -200,11 +200,7 @@ class RayExecutor(TrialExecutor):
             ray.kill(worker.actor)
         self._workers.clear()
         self._end_all(WorkerLostError("the executor was stopped"))
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        if self._ours:
-            ray.shutdown()
+        cluster.disconnect()
 
     def _end_all(self, error: Exception) -> None:
         self._queue.clear()
@@ -311,19 +307,22 @@ class RayExecutor(TrialExecutor):
         elif len(worker.batches) < self._depth(worker.batches[0][0].kind):
             self._short[worker] = None
 
-    def _dispatch(self, *, whole_batches: bool = False) -> None:
+    def _dispatch(self, *, more_to_come: bool = False) -> None:
         while self._queue:
             first = self._queue[0]
             size = 1 if first.alone else self._batch_size(first.kind)
+            wanted = size
             if self._idle:
                 worker = next(iter(self._idle))
-                if not whole_batches:
-                    size = min(size, math.ceil(len(self._queue) / len(self._idle)))
+                if more_to_come:
+                    wanted = size if size == 1 else size * len(self._idle)
+                else:
+                    wanted = size = min(size, math.ceil(len(self._queue) / len(self._idle)))
             elif self._short and self._depth(first.kind) > 1:
                 worker = next(iter(self._short))
             else:
                 return
-            if len(self._queue) < size:
+            if len(self._queue) < wanted:
                 return
             self._send(worker, self._take(size))
 

@@ -1,0 +1,54 @@
+"""A cluster of several nodes on this machine, one for each module, and what its tests need."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from nasplat.config import Execution
+from nasplat.executors import TrialExecutor
+from nasplat.ray.executor import ray_executor
+
+QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "health_check_failure_threshold": 3}
+"""A node that is gone is known to be within seconds."""
+
+Start: TypeAlias = Callable[..., TrialExecutor]
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home folder for what Ray writes into it; its paths must be short, because it makes sockets there."""
+    temporary = tempfile.TemporaryDirectory(prefix="nasplat-ray-", ignore_cleanup_errors=True)
+    with temporary as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[Any]:
+    """A head without cores and two nodes with one each."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK, "temp_dir": f"{home}/r"}
+    )
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def start(cluster: Any) -> Iterator[Start]:
+    """Makes executors on the cluster, and ends them after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings: Any) -> TrialExecutor:
+            executor = ray_executor(Execution(executor="ray", address=cluster.address, **settings))
+            stack.callback(executor.shutdown, cancel_futures=True)
+            return executor
+
+        yield start
