@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from nasplat.config import Budget, StudyConfig
 from nasplat.errors import InvalidInputError, StoreError
 from nasplat.measurement import Failure, FailureReason, Measurement
 from nasplat.store import Store, StudyState
+from nasplat.testing.leases import LeaseSuite, SharedLeaseSuite
 from nasplat.testing.stored import (
     CONFIG,
     SPACE,
@@ -31,7 +32,7 @@ from nasplat.trial import Trial
 Connect: TypeAlias = Callable[[], Store]
 
 
-class StoreSuite:
+class StoreSuite(LeaseSuite):
     """Tests of any store.
 
     ::
@@ -104,6 +105,11 @@ class StoreSuite:
             lambda store: store.add_event("searhc", "x", {}),
             lambda store: store.write("searhc", [completed(0)], contexts([completed(0)])),
             lambda store: list(store.trials("searhc", SPACE)),
+            lambda store: store.tally("searhc"),
+            lambda store: store.acquire("searhc", {}, 1.0),
+            lambda store: store.renew("searhc", 1, 1.0, {}),
+            lambda store: store.release("searhc", 1),
+            lambda store: store.claim("searhc", 1, "x"),
             lambda store: store.create_study(replace(record("new"), parent="searhc")),
         ],
     )
@@ -253,16 +259,17 @@ class StoreSuite:
             lambda: store.find("x"),
             lambda: store.set_state("a", StudyState.FAILED),
             lambda: store.write("a", [completed(0)], contexts([completed(0)])),
+            lambda: store.keep([completed(0)], contexts([completed(0)])),
+            lambda: store.acquire("a", {}, 1.0),
+            lambda: store.claim("a", 1, "x"),
         ]
         for call in calls:
             with pytest.raises(StoreError, match="closed"):
                 call()
 
 
-class SharedStoreSuite(StoreSuite):
+class SharedStoreSuite(SharedLeaseSuite, StoreSuite):
     """Tests of a store whose database several objects, threads and processes have open."""
-
-    writers: ClassVar[int] = 3
 
     def test_everything_is_there_after_opening_again(self, connect: Connect) -> None:
         """Studies, trials, measurements."""
