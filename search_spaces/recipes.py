@@ -84,6 +84,14 @@ class Recipes(SearchSpace):
         choices = [_choice(name, base or {}, settings) for name in GRIDS if name in settings]
         super().__init__(choices, variant=f"{inner.key} {self._architecture.fingerprint}")
 
+    def of(self, recipe: Recipe) -> Architecture:
+        """The architecture that spells a recipe, as far as its fields are searched; without dropout.
+
+        Raises:
+            InvalidArchitectureError: If a value is not in the grids; ``base`` brings it there.
+        """
+        return self.from_config({**recipe.to_json(), "flip": "yes" if recipe.flip else "no", "dropout": 0.0})
+
     def recipe(self, architecture: Architecture) -> Mapping[str, Any]:
         """The fields of ``Recipe`` that are searched, over what the inner architecture itself decides."""
         chosen = {name: value for name, value in architecture.values if name != "dropout"}

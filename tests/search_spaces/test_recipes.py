@@ -150,6 +150,16 @@ def test_the_grids_contain_the_values_of_the_base() -> None:
     assert options["lr"] == tuple(sorted(options["lr"]))
 
 
+def test_a_recipe_is_an_architecture() -> None:
+    recipe = Recipe(lr=0.03, batch_size=96, flip=True, optimizer="adamw")
+    settings = ("optimizer", "momentum", "lr", "batch_size", "flip", "dropout")
+    space = Recipes(settings=settings, base={"lr": 0.03, "batch_size": 96})
+    assert str(space.of(recipe)) == "optimizer=adamw,lr=0.03,batch_size=96,flip=yes,dropout=0.0"
+    assert Recipe().updated(space.recipe(space.of(recipe))) == recipe
+    with pytest.raises(InvalidArchitectureError, match=r"choice 'lr' of recipes takes one of .*, got 0\.04"):
+        space.of(Recipe(lr=0.04, batch_size=96))
+
+
 def test_recipes_of_recipes_keep_the_inner_ones() -> None:
     inner = {"space": "conv-kernels", "architecture": INNER, "settings": ["lr", "momentum"]}
     space = Recipes(
