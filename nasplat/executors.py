@@ -95,9 +95,9 @@ class SerialExecutor(TrialExecutor):
 class ProcessExecutor(TrialExecutor):
     """Runs calls in processes that are replaced when they die or exceed a limit.
 
-    What a call prints is caught, from C code too: ``worker_process.printed`` gives its last lines to the call itself,
-    and the error of one that was ended from outside has them in its ``ending``. The workers end with this process,
-    however it ends.
+    What a call prints is caught, from C code too: ``worker_process.take_printed`` gives it the last lines, and the
+    error of one that was ended from outside has them in its ``ending``. The workers end with this process, however
+    it ends.
 
     Args:
         workers: Number of processes.
@@ -190,7 +190,10 @@ class ProcessExecutor(TrialExecutor):
 
     def _translate(self, done: Future[T], outer: Future[T], number: int) -> None:
         """Copy an outcome from the pool's future to ours; called by the pool's threads."""
-        error = ProcessExpired("", 0) if done.cancelled() else done.exception()
+        if done.cancelled():  # by ourselves
+            outer.set_exception(self._death(number, 0))
+            return
+        error = done.exception()
         if not isinstance(error, BrokenProcessPool):
             self._worked = True
         if error is None:
@@ -207,8 +210,9 @@ class ProcessExecutor(TrialExecutor):
     def _give_up_quiet_deaths(self) -> None:
         """The pool takes a process that exits with code 0 for one that has nothing to do any more."""
         for state in worker_process.states(self._folder):
-            if state.call in self._open and not _exists(state.pid):
-                self._open[state.call][0].cancel()
+            inner, _ = self._open.get(state.call, (None, None))
+            if inner is not None and not _exists(state.pid):
+                inner.cancel()
 
     def _death(self, number: int, exit_code: int) -> Exception:
         state = self._worker_of(number)

@@ -14,6 +14,7 @@ import torch
 from nasplat import registry, worker_process
 from nasplat.attempt import WorkerInfo
 from nasplat.config import Execution, StudyConfig
+from nasplat.data_parallel import DataParallelEvaluator
 from nasplat.errors import (
     InvalidArchitectureError,
     InvalidInputError,
@@ -96,7 +97,11 @@ def set_up(config: BenchConfig) -> Bench:
         weights=Path(execution.weights) if execution.weights else None,
         schedule_epochs=study.schedule_epochs,
         checkpoints=Path(execution.checkpoints) if execution.checkpoints else None,
+        data_parallel=study.data_parallel,
     )
+    if isinstance(trained, TrainingEvaluator) and study.data_parallel > 1:
+        processes = study.data_parallel
+        trained = DataParallelEvaluator(trained, config, processes, batch_size=recipe.batch_size, device=device)
     evaluator = ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA)
     gpus = (execution.gpus_per_worker or 1.0) if device.startswith("cuda") else 0.0
     return Bench(space, task, evaluator, device, gpus)
@@ -169,7 +174,7 @@ def measure(config: BenchConfig, proposal: Proposal) -> Report:
         message = f"it called exit({error})" if isinstance(error, SystemExit) else f"{error}"
         seconds = time.perf_counter() - start
         outcome = Failure(_reason(error), message, trace, seconds, seconds * gpus)
-    return Report(outcome, this_worker(), worker_process.printed())
+    return Report(outcome, this_worker(), worker_process.take_printed())
 
 
 @cache

@@ -97,9 +97,9 @@ def call(number: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         _watch.end()
 
 
-def printed() -> str:
-    """The last lines that the running call has printed; empty in a process that does not catch them."""
-    return "" if _watch is None else _watch.printed()
+def take_printed() -> str:
+    """The last lines that were printed since the call began or they were taken; empty where they are not caught."""
+    return "" if _watch is None else _watch.take_printed()
 
 
 @final
@@ -129,10 +129,7 @@ class _Watch:
 
     def begin(self, number: int) -> None:
         with self._lock:
-            if self._has_log():
-                os.ftruncate(self._log, 0)
-                self._head.unlink(missing_ok=True)
-                self._was_cut = False
+            self._clear_log()
             self._call = number
             self._save(0)
 
@@ -142,10 +139,12 @@ class _Watch:
             self._calls += 1
             self._save(0)
 
-    def printed(self) -> str:
+    def take_printed(self) -> str:
         _flush()
         with self._lock:
-            return last_lines(self._folder, self._pid) if self._has_log() else ""
+            lines = last_lines(self._folder, self._pid) if self._has_log() else ""
+            self._clear_log()
+        return lines
 
     def run(self) -> None:
         while True:
@@ -157,6 +156,12 @@ class _Watch:
 
     def _has_log(self) -> bool:
         return self._was_cut or os.fstat(self._log).st_size > 0
+
+    def _clear_log(self) -> None:
+        if self._has_log():
+            os.ftruncate(self._log, 0)
+            self._head.unlink(missing_ok=True)
+            self._was_cut = False
 
     def _save(self, stopped_at_bytes: int) -> None:
         _STATE.pack_into(self._state, 0, self._call, self._calls, stopped_at_bytes)

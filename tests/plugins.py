@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import ClassVar, final
@@ -15,6 +16,7 @@ from nasplat.choices import Choice
 from nasplat.errors import InvalidArchitectureError
 from nasplat.space import SearchSpace
 from nasplat.task import Task, classification
+from nasplat.testing import calls
 from nasplat.training.recipe import Recipe
 
 STARTS = "NASPLAT_TEST_STARTS"
@@ -35,6 +37,31 @@ def blobs() -> Task:
 class _Nan(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.tensor(float("nan"))
+
+
+def happen(fault: str) -> None:
+    """What a fault does when a network is built to train."""
+    match fault:
+        case "raises":
+            raise RuntimeError("this architecture raises")
+        case "invalid":
+            raise InvalidArchitectureError("the map has no pixel left")
+        case "memory":
+            torch.empty(10**15)
+        case "hangs":
+            time.sleep(3600)
+        case "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exits":
+            sys.exit(3)
+        case "prints":
+            for descriptor in 512 * (1, 2):
+                os.write(descriptor, (2**20 - 1) * b"x" + b"\n")
+            os.write(1, b"that was a gigabyte\n")
+        case "eats":
+            calls.eat(4 * 2**30)
+        case "slow":
+            time.sleep(2)
 
 
 @final
@@ -62,17 +89,7 @@ class Faulty(SearchSpace):
         if STARTS in os.environ:
             with Path(os.environ[STARTS]).open("a") as file:
                 file.write(f"{architecture.text}\n")
-        match architecture["fault"]:
-            case "raises":
-                raise RuntimeError("this architecture raises")
-            case "invalid":
-                raise InvalidArchitectureError("the map has no pixel left")
-            case "nan":
-                network.append(_Nan())
-            case "memory":
-                torch.empty(10**15)
-            case "hangs":
-                time.sleep(3600)
-            case "dies":
-                os.kill(os.getpid(), signal.SIGKILL)
+        happen(str(architecture["fault"]))
+        if architecture["fault"] == "nan":
+            network.append(_Nan())
         return network

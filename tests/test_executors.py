@@ -22,7 +22,7 @@ from nasplat.testing import calls
 class Explosive:
     """A call that kills the worker already while it is unpickled."""
 
-    def __call__(self) -> None:
+    def __call__(self) -> Measurement:
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[object, tuple[()]]:

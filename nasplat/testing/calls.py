@@ -50,7 +50,7 @@ def flood(count: int, last_words: str) -> Measurement:
 def eat(limit: int) -> Measurement:
     """Take and keep memory step by step, up to a limit, as ``value``."""
     step = 2**24
-    eaten = []
+    eaten: list[bytes] = []
     while len(eaten) * step < limit:
         eaten.append(b"\1" * step)
         time.sleep(0.01)

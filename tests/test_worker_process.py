@@ -1,0 +1,131 @@
+"""What a worker process leaves behind for its driver."""
+
+# ruff: noqa: T201 - what is printed is under test
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nasplat.errors import TrialEndedError
+from nasplat.executors import ProcessExecutor
+from nasplat.testing import calls
+from nasplat.worker_process import last_lines, resident_bytes, states, take_printed
+
+
+def say_and_die(how: str) -> None:
+    match how:
+        case "print":
+            print("heard")
+        case "error output":
+            print("heard", file=sys.stderr)
+        case "descriptor":
+            os.write(1, b"heard")
+        case "C":
+            ctypes.CDLL(None).printf(b"heard\n")
+        case "child":
+            subprocess.run([sys.executable, "-c", "print('heard')"], check=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def print_and_take() -> list[str]:
+    print("one\ntwo")
+    first = take_printed()
+    print("three", end="")
+    return [first, take_printed(), take_printed()]
+
+
+def flood_and_look(count: int) -> tuple[int, str]:
+    """Print much, wait until the log has been cut, print a little more: the largest log seen then, and its end."""
+    for i in range(count):
+        os.write(1, f"line {i}\n".encode().rjust(2**20))
+    while (size := os.fstat(1).st_size) > 4 * 2**20:
+        time.sleep(0.01)
+    print("the end")
+    return size, take_printed()
+
+
+def ended(fn: Callable[..., object], *arguments: object, time_limit: float | None = None) -> TrialEndedError:
+    """The error of a call that is ended from outside."""
+    with ProcessExecutor(1, time_limit) as executor:
+        future = executor.submit(fn, *arguments)
+        assert executor.wait() == [future]
+    error = future.exception()
+    assert isinstance(error, TrialEndedError)
+    return error
+
+
+@pytest.mark.parametrize("how", ["print", "error output", "descriptor", "C", "child"])
+def test_what_was_said_before_death_is_heard(how: str) -> None:
+    assert ended(say_and_die, how).ending.log == "heard"
+
+
+def test_a_crash_says_where_it_was() -> None:
+    ending = ended(crash).ending
+    assert ending.exit_signal == "SIGSEGV"
+    assert "Segmentation fault" in ending.log
+    assert "in crash" in ending.log
+
+
+def test_a_call_that_hangs_says_where() -> None:
+    assert "in sleep" in ended(calls.sleep, 3_600.0, time_limit=0.5).ending.log
+
+
+def test_a_worker_that_is_asked_to_end_says_so() -> None:
+    assert ended(signal.raise_signal, signal.SIGTERM).ending.exit_signal == "SIGTERM"
+
+
+def test_lines_are_taken_once() -> None:
+    with ProcessExecutor(1, None) as executor:
+        assert executor.submit(print_and_take).result() == ["one\ntwo", "three", ""]
+    assert take_printed() == ""  # this process catches nothing
+
+
+def test_a_log_stays_small_and_its_end_is_kept() -> None:
+    with ProcessExecutor(1, None) as executor:
+        size, log = executor.submit(flood_and_look, 64).result()
+        assert size <= 4 * 2**20
+        assert log.endswith("line 63\nthe end")
+        assert executor.submit(take_printed).result() == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "log", "lines"),
+    [
+        (b"", b"", ""),
+        (b"", b"one\n\ntwo\n", "one\n\ntwo"),
+        (b"cut here: li", b"ne\n", "cut here: line"),
+        (b"", b" 10%\r 50%\r100%\ndone\r\n", "100%\ndone"),
+        (b"", b"\xff \0", "\ufffd \ufffd"),
+        (b"", b"x" * 10_000, "x" * 8_192),
+        (b"", b"1\n" * 200 + b"end", "1\n" * 99 + "end"),
+    ],
+)
+def test_last_lines_are_fit_to_be_stored_and_read(tmp_path: Path, head: bytes, log: bytes, lines: str) -> None:
+    (tmp_path / "7.log").write_bytes(log)
+    if head:
+        (tmp_path / "7.head").write_bytes(head)
+    assert last_lines(tmp_path, 7) == lines
+
+
+def test_a_worker_that_has_just_begun_has_no_state(tmp_path: Path) -> None:
+    (tmp_path / "7.state").touch()
+    assert list(states(tmp_path)) == []
+    assert last_lines(tmp_path, 7) == ""
+
+
+def test_memory_is_counted_in_bytes() -> None:
+    before = resident_bytes()
+    block = b"\1" * 2**26
+    assert 2**25 < resident_bytes() - before < 2**28
+    assert len(block) == 2**26
