@@ -20,7 +20,7 @@ from nasplat.store import Holder
 def acquire(c: Connection, study: StudyKey, owner: Mapping[str, Any], seconds: float, over: int | None) -> int | Holder:
     """Take the lease and return its token, or say who holds it."""
     row = c.execute(_driver(study).with_for_update()).one_or_none()
-    now, who = _now(c), canonical_json(owner)
+    now, who = clock(c), canonical_json(owner)
     if row is None:
         c.execute(insert(s.driver).values(study_id=study.id, token=1, **_taken(owner, now, seconds)))
         return 1
@@ -36,7 +36,7 @@ def acquire(c: Connection, study: StudyKey, owner: Mapping[str, Any], seconds: f
 
 def renew(c: Connection, study: StudyKey, token: int, seconds: float, status: Mapping[str, Any]) -> None:
     """Make the lease hold for so many seconds from now on."""
-    now = _now(c)
+    now = clock(c)
     held = (s.driver.c.token == token, s.driver.c.expires_at.is_not(None))
     renewed = {"heartbeat_at": now, "expires_at": now + seconds, "status": dict(status)}
     if not c.execute(_change(study).where(*held).values(renewed)).rowcount:
@@ -72,7 +72,7 @@ def check(c: Connection, study: StudyKey, token: int) -> None:
 def claim(c: Connection, study: StudyKey, token: int, identity: str) -> bool:
     """Whether the measurement is now claimed under this lease."""
     k, d = s.claim.c, s.driver.c
-    now = _now(c)
+    now = clock(c)
     row = c.execute(select(s.claim).where(k.identity == identity).with_for_update()).one_or_none()
     mine = {"study_id": study.id, "token": token, "claimed_at": now}
     if row is None:
@@ -116,7 +116,7 @@ def _taken(owner: Mapping[str, Any], now: float, seconds: float) -> dict[str, An
     }
 
 
-def _now(c: Connection) -> float:
+def clock(c: Connection) -> float:
     """Seconds since the epoch by the database's clock; SQLite's is that of its one machine."""
     if c.dialect.name != "postgresql":
         return time.time()

@@ -20,6 +20,7 @@ from nasplat.storage.columns import TRIAL_COLUMNS, TRIALS
 from nasplat.storage.engine import open_engine, reason
 from nasplat.storage.filters import parse_filter
 from nasplat.storage.free_sql import Row
+from nasplat.storage.leases import clock
 from nasplat.storage.retrying import Reading
 
 T = TypeVar("T")
@@ -233,6 +234,21 @@ class Reader:
         statement = select(s.event).where(s.event.c.study_id == self._study_id(study)).order_by(s.event.c.id)
         return [{"at": r.at, "kind": r.kind, "detail": r.detail} for r in self._execute(statement)]
 
+    def attempts(self, study: str, number: int) -> list[Row]:
+        """The starts of a trial that have ended, in order: when, how, on which worker, and what it printed."""
+        a = s.attempt.c
+        columns = [c for c in a if c.name not in ("study_id", "number")]
+        mine = (a.study_id == self._study_id(study), a.number == number)
+        return self._plain(select(*columns).where(*mine).order_by(a.attempt))
+
+    def drivers(self) -> list[Row]:
+        """The studies that a driver runs, oldest first: which process, when it was last heard of, what it does."""
+        d, names = s.driver.c, ("token", "host", "pid", "acquired_at", "heartbeat_at", "expires_at", "status")
+        statement = select(s.study.c.name.label("study"), *(d[name] for name in names)).join(s.study)
+        found = self._plain(statement.where(d.expires_at.is_not(None)).order_by(d.study_id))
+        now = self._run(clock)
+        return [{**row, "silent_seconds": now - row["heartbeat_at"]} for row in found]
+
     def proxies(self, study: str) -> list[str]:
         """The metrics that the study's architectures have at zero epochs, whoever measured them."""
         return sorted(
@@ -339,9 +355,13 @@ class Reader:
             first |= {r[0]: r[1] for r in self._execute(statement.group_by(t.measurement_id))}
         return self._of_trials([first[i] for i in ids])
 
+    def _plain(self, statement: Select[Any]) -> list[Row]:
+        """Rows as dictionaries."""
+        return [dict(r._mapping) for r in self._execute(statement)]
+
     def _rows(self, statement: Select[Any]) -> list[Row]:
         """Rows as dictionaries, the metrics of their measurements added."""
-        rows = [dict(r._mapping) for r in self._execute(statement)]
+        rows = self._plain(statement)
         ids = [r["measurement_id"] for r in rows if r["measurement_id"] is not None]
         metrics: dict[int, dict[str, float]] = {}
         for start in range(0, len(ids), CHUNK):

@@ -63,31 +63,32 @@ class Retrying:
 
     def _when_back(self, work: Callable[[], T]) -> T:
         """Do the work, waiting for the server where it is away."""
-        lost_at, delay = 0.0, _FIRST_DELAY
+        try:
+            return work()
+        except DBAPIError as error:
+            if not self._is_away(error):
+                raise
+        # The connection may have died in a restart that is over by now, so once more before anyone hears of it.
+        lost_at, delay, warned = time.monotonic(), _FIRST_DELAY, False
         while True:
             try:
                 result = work()
             except DBAPIError as error:
                 if not self._is_away(error):
                     raise
-                now = time.monotonic()
-                if now + delay > (lost_at or now) + self._patience:
+                if time.monotonic() + delay > lost_at + self._patience:
                     raise StoreError(
-                        f"the store {self._shown} could not be reached for {self._patience:.0f} seconds: "
+                        f"the store {self._shown} could not be reached for {self._patience:g} seconds: "
                         f"{reason(error)}; what was written is safe, and nasplat resume goes on when it is back"
                     ) from error
-                if not lost_at:
-                    lost_at = now
-                    _log.warning(
-                        "the store %s cannot be reached: %s; trying again for up to %.0f seconds",
-                        self._shown,
-                        reason(error),
-                        self._patience,
-                    )
+                if not warned:
+                    text = "the store %s cannot be reached: %s; trying again for up to %g seconds"
+                    _log.warning(text, self._shown, reason(error), self._patience)
+                    warned = True
                 time.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
-            if lost_at:
+            if warned:
                 _log.warning("the store %s is back after %.1f seconds", self._shown, time.monotonic() - lost_at)
             return result
 

@@ -58,6 +58,7 @@ class PostgresServer:
         self._programs = programs
         self._durable = durable
         self._port = _free_port()
+        self._runs = False
         # The server refuses to run as root, and its user cannot look into folders of root's.
         self._as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
         self._folder = Path(tempfile.mkdtemp(prefix="nasplat-pg-"))
@@ -95,15 +96,20 @@ class PostgresServer:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def start(self) -> None:
-        """Start it, and return when it takes connections; after ``stop`` it recovers first."""
+        """Start it if it is stopped, and return when it takes connections; after a crash it recovers first."""
+        if self._runs:
+            return
         options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1"
         if not self._durable:
             options += " -c fsync=off"
         self._call("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._runs = True
 
     def stop(self) -> None:
-        """Kill it, as a crash would."""
-        self._call("pg_ctl", "-w", "-m", "immediate", "stop")
+        """Kill it, as a crash would, if it runs."""
+        if self._runs:
+            self._runs = False
+            self._call("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def _call(self, program: str, *options: str) -> None:
         command = [*self._as_user, str(self._programs / program), "-D", str(self._folder / "data"), *options]

@@ -13,6 +13,7 @@ import pytest
 from nasplat.errors import InvalidInputError, NasplatError, StoreError
 from nasplat.storage import Query, Reader, SqlStore
 from nasplat.testing.stored import completed, contexts, record
+from tests.storage.postgresql import PostgresServer
 
 OPENERS = [SqlStore, Reader]
 
@@ -128,6 +129,7 @@ URLS = [
     f"postgresql+nonsense://me:{SECRET}@host/db",
     f"postgresql://me:{SECRET}@127.0.0.1:1/db?connect_timeout=2",
     f"postgresql://me:{SECRET}@host.invalid/db?connect_timeout=2",
+    f"postgresql://me@127.0.0.1:1/db?connect_timeout=2&password={SECRET}",
     f"sqlite://me:{SECRET}@host/db",
 ]
 
@@ -137,6 +139,19 @@ URLS = [
 def test_no_error_tells_the_password(url: str, open_: Callable[[str], object]) -> None:
     with pytest.raises(NasplatError) as caught:
         open_(url)
+    check_secrecy(caught)
+
+
+@pytest.mark.parametrize("open_", OPENERS)
+def test_a_password_that_the_server_refuses(postgresql_server: PostgresServer, open_: Callable[[str], object]) -> None:
+    with pytest.raises(
+        StoreError, match=r"cannot open the store postgresql.*nasplat:\*\*\*@.*authentication failed"
+    ) as caught:
+        open_(postgresql_server.url("postgres", SECRET))
+    check_secrecy(caught)
+
+
+def check_secrecy(caught: pytest.ExceptionInfo[NasplatError]) -> None:
     told = [str(caught.value), repr(caught.value)]
     # As a user sees it: source lines of this file, which hold the password, are no part of the chain of causes.
     link: BaseException | None = caught.value
