@@ -1,0 +1,108 @@
+"""Searches on a cluster survive what happens on clusters: complete, nothing lost, nothing counted twice."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasplat.measurement import FailureReason
+from nasplat.trial import TrialState
+from tests.ray import faults
+from tests.ray.faults import Aftermath, Site
+from tests.storage.postgresql import PostgresServer, find_programs
+
+
+@pytest.fixture
+def site(cluster: Any, tmp_path: Path) -> Site:
+    return Site(cluster.address, f"sqlite:///{tmp_path}/s.db", tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    if find_programs() is None:
+        pytest.skip("needs a PostgreSQL server")
+    with PostgresServer() as server:
+        yield server
+
+
+def assert_complete(after: Aftermath) -> None:
+    """Every trial has one outcome, and was told once."""
+    assert after.lost == 0
+    assert after.twice == 0
+    assert sorted(t.told for t in after.trials if t.told is not None) == list(range(len(after.trials)))
+
+
+def test_a_worker_killed_in_the_middle_of_a_trial(site: Site) -> None:
+    after = faults.worker_killed(site)
+    assert_complete(after)
+    assert all(t.state is TrialState.COMPLETED for t in after.trials)
+    assert after.repeated == 1
+    (again,) = (t for t in after.trials if t.attempts > 1)
+    lost, completed = (after.attempts[again.number, attempt] for attempt in (1, 2))
+    assert (lost["ended"], completed["ended"]) == ("lost", "completed")
+    assert lost["exit_signal"] == "SIGKILL"
+    assert lost["host"]
+    assert lost["pid"] != completed["pid"]
+
+
+def test_a_node_that_disappears_and_one_that_joins(site: Site, cluster: Any) -> None:
+    after = faults.node_removed(site, cluster)
+    assert_complete(after)
+    assert all(t.state is TrialState.COMPLETED for t in after.trials)
+    assert after.repeated == sum(t.attempts - 1 for t in after.trials) >= 1
+
+
+def test_a_node_that_joins(site: Site, cluster: Any) -> None:
+    after = faults.node_added(site, cluster)
+    assert_complete(after)
+    assert after.repeated == 0
+    assert len({row["worker"] for row in after.attempts.values()}) >= 3
+
+
+def test_a_driver_killed_and_its_study_resumed(site: Site) -> None:
+    after = faults.driver_killed(site)
+    assert_complete(after)
+    assert all(t.state is TrialState.COMPLETED for t in after.trials)
+    # Two workers had a trial each when the driver died.
+    assert after.repeated <= 2
+
+
+def test_a_database_that_goes_away_for_a_while(cluster: Any, server: PostgresServer, tmp_path: Path) -> None:
+    with server.database() as url:
+        after = faults.database_stopped(Site(cluster.address, url, tmp_path), server)
+        assert_complete(after)
+        assert all(t.state is TrialState.COMPLETED for t in after.trials)
+        assert after.repeated == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "limits", "reason", "message"),
+    [
+        ("hangs", {"time_limit": 5.0}, FailureReason.TIMED_OUT, "stopped at the time limit of 5 seconds"),
+        ("eats", {"memory_limit": 2**30}, FailureReason.OUT_OF_MEMORY, "memory"),
+        ("raises", {}, FailureReason.ERROR, "this architecture raises"),
+    ],
+)
+def test_a_trial_that_goes_wrong(
+    site: Site, fault: str, limits: dict[str, Any], reason: FailureReason, message: str
+) -> None:
+    after = faults.trial_fault(site, fault, fault, **limits)
+    assert_complete(after)
+    failed = {t.number: t.failure for t in after.trials if t.failure is not None}
+    assert sorted(failed) == [1, 5]
+    for number, failure in failed.items():
+        assert failure is not None
+        assert failure.reason is reason
+        assert re.search(message, failure.message)
+        assert after.attempts[number, 1]["ended"] == str(reason)
+
+
+def test_a_trial_that_prints_a_gigabyte(site: Site) -> None:
+    after = faults.trial_fault(site, "prints", "prints a gigabyte")
+    assert_complete(after)
+    assert all(t.state is TrialState.COMPLETED for t in after.trials)
+    log = after.attempts[1, 1]["log"]
+    assert "that was a gigabyte" in log
+    assert len(log) < 100_000
