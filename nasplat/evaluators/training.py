@@ -21,6 +21,7 @@ from nasplat.provenance import provenance
 from nasplat.space import SearchSpace
 from nasplat.task import Data, Part, Task
 from nasplat.training.checkpoint import Checkpoint
+from nasplat.training.group import ALONE, Group
 from nasplat.training.random_stream import RandomStream
 from nasplat.training.recipe import Recipe
 from nasplat.training.trainer import Normalization, Trainer, Training
@@ -50,6 +51,8 @@ class TrainingEvaluator(Evaluator):
         schedule_epochs: Epochs that the learning rate's schedule spans, or None for as many as are trained.
         checkpoints: Folder for the states of unfinished trainings, or None to keep none.
         checkpoint_seconds: A training's state is saved at the end of an epoch, at most this often.
+        data_parallel: Processes that share each training's batches. More than one are those of ``torch.distributed``:
+            each of them makes the same calls, and the first one's measurement counts (``nasplat.data_parallel``).
     """
 
     VERSION = 1
@@ -67,6 +70,7 @@ class TrainingEvaluator(Evaluator):
         schedule_epochs: int | None = None,
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 30.0,
+        data_parallel: int = 1,
     ) -> None:
         self._space = space
         self._task = task
@@ -79,11 +83,12 @@ class TrainingEvaluator(Evaluator):
         self._schedule_epochs = schedule_epochs
         self._checkpoints = checkpoints
         self._checkpoint_seconds = checkpoint_seconds
+        self._data_parallel = data_parallel
         self._identities = Identities(self)
         self._fingerprints: tuple[str, str] | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
-        """Data fingerprints, task's outputs, recipe, and the schedule where it is longer than the training."""
+        """Data fingerprints, task's outputs, recipe; the schedule and the processes where they are not the usual."""
         if self._fingerprints is None:
             parts = (self._trained_on, self._measured_on)
             self._fingerprints = (self._task.fingerprint(parts[0]), self._task.fingerprint(parts[1]))
@@ -96,6 +101,7 @@ class TrainingEvaluator(Evaluator):
             "outputs": self._task.outputs,
             "recipe": self._recipe.to_json(),
             **({"schedule_epochs": self._schedule_epochs} if longer else {}),
+            **({"data_parallel": self._data_parallel} if self._data_parallel > 1 else {}),
         }
 
     def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
@@ -138,7 +144,7 @@ class TrainingEvaluator(Evaluator):
                         run.training.network, measured_on, run.training.normalization, proposal.fidelity
                     )
                     run.records[epoch] = self._record(run, measured, proposal)
-                if checkpoint is not None and checkpoint.due and epoch < epochs[-1]:
+                if checkpoint is not None and checkpoint.due() and epoch < epochs[-1]:
                     checkpoint.save(run.state())
             if epoch in epochs:
                 if checkpoint is not None and epoch == epochs[-1]:
@@ -162,7 +168,11 @@ class TrainingEvaluator(Evaluator):
     def _checkpoint(self, proposal: Proposal) -> Checkpoint | None:
         if self._checkpoints is None:
             return None
-        return Checkpoint(self._checkpoints, self._identities.of(proposal), self._checkpoint_seconds)
+        return Checkpoint(self._checkpoints, self._identities.of(proposal), self._checkpoint_seconds, self._group)
+
+    @property
+    def _group(self) -> Group:
+        return Group.current() if self._data_parallel > 1 else ALONE
 
     def _begin(
         self,
@@ -176,11 +186,15 @@ class TrainingEvaluator(Evaluator):
             watch, stream = _Stopwatch(), RandomStream(proposal.seed, self._device)
             with stream:
                 network = self._space.build(proposal.architecture, self._task)
-            return _Run(
-                trainer.start(network, data, proposal.fidelity, proposal.seed, schedule_epochs=self._schedule_epochs),
-                stream,
-                watch,
+            training = trainer.start(
+                network,
+                data,
+                proposal.fidelity,
+                proposal.seed,
+                schedule_epochs=self._schedule_epochs,
+                group=self._group,
             )
+            return _Run(training, stream if self._group.first else self._own_stream(proposal.seed), watch, self._group)
 
         run = anew()
         state = checkpoint.load() if checkpoint is not None else None
@@ -190,6 +204,10 @@ class TrainingEvaluator(Evaluator):
             except Exception:  # noqa: BLE001 - what another version of the code has left may not fit in any way
                 return anew()
         return run
+
+    def _own_stream(self, seed: int) -> RandomStream:
+        """Of a process other than the first: the networks are equal, what they drop out is not."""
+        return RandomStream((seed + (self._group.rank << 32)) % 2**63, self._device)
 
     def _go_on(self, run: "_Run", checkpoint: Checkpoint | None) -> None:
         try:
@@ -215,7 +233,7 @@ class TrainingEvaluator(Evaluator):
         metrics["params"] = Metric(counts.params, Role.NONE)
         metrics["flops"] = Metric(counts.flops, Role.NONE)
         seconds = record["seconds"]
-        gpu_seconds = seconds if self._device.type == "cuda" else 0.0
+        gpu_seconds = seconds * self._data_parallel if self._device.type == "cuda" else 0.0
         return Measurement(
             metrics,
             Cost(seconds, gpu_seconds, record["peak_memory_bytes"]),
@@ -224,7 +242,7 @@ class TrainingEvaluator(Evaluator):
         )
 
     def _save(self, proposal: Proposal, network: nn.Module, normalization: Normalization) -> dict[str, str]:
-        if self._weights is None:
+        if self._weights is None or not self._group.first:
             return {}
         self._weights.mkdir(parents=True, exist_ok=True)
         path = self._weights.resolve() / f"{proposal.architecture.fingerprint}-seed{proposal.seed}.safetensors"
@@ -265,18 +283,20 @@ class _Run:
         training: Between two epochs.
         stream: What torch draws in it.
         watch: What was spent on it, in earlier attempts too.
+        group: The processes that train.
         records: What was measured, as plain data, by epoch.
     """
 
     training: Training
     stream: RandomStream
     watch: _Stopwatch
+    group: Group
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         return {
             "training": self.training.state(),
-            "stream": self.stream.state(),
+            "streams": self.group.of_each(self.stream.state()),
             "seconds": self.watch.seconds,
             "records": self.records,
         }
@@ -286,7 +306,7 @@ class _Run:
         missed = [epoch for epoch in epochs if epoch <= state["training"]["epoch"] and epoch not in state["records"]]
         if missed:
             raise ValueError(f"epochs {missed} have passed unmeasured")
-        self.stream.restore(state["stream"])
+        self.stream.restore(state["streams"][self.group.rank])
         self.training.restore(state["training"])
         self.records = state["records"]
         self.watch.add(state["seconds"])

@@ -12,6 +12,8 @@ from typing import Any, final
 
 import torch
 
+from nasplat.training.group import ALONE, Group
+
 _DIGEST_BYTES = 32
 
 
@@ -27,21 +29,25 @@ class Checkpoint:
         folder: Where the file is; made when it is first written.
         owner: Hexadecimal digest of what is trained; the file's name.
         seconds: That lie between two savings at least, so that they cost next to nothing.
+        group: Who trains. All of them call the same methods; the first one alone reads and writes.
     """
 
-    def __init__(self, folder: Path, owner: str, seconds: float) -> None:
+    def __init__(self, folder: Path, owner: str, seconds: float, group: Group = ALONE) -> None:
         self._file = folder / f"{owner}.pt"
         self._owner = owner
         self._seconds = seconds
+        self._group = group
         self._saved_at = time.monotonic()
 
-    @property
     def due(self) -> bool:
         """Whether so much time has passed since the start or the last saving that the state should be saved."""
-        return time.monotonic() - self._saved_at >= self._seconds
+        return self._group.of_first(time.monotonic() - self._saved_at >= self._seconds)
 
     def load(self) -> dict[str, Any] | None:
         """The saved state on the CPU, or None."""
+        return self._group.of_first(self._read() if self._group.first else None)
+
+    def _read(self) -> dict[str, Any] | None:
         try:
             raw = self._file.read_bytes()
         except OSError:
@@ -57,6 +63,9 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved state: tensors, numbers, texts, lists and dictionaries of them."""
+        self._saved_at = time.monotonic()
+        if not self._group.first:
+            return
         content = io.BytesIO()
         torch.save({"owner": self._owner, "state": state}, content)
         # Two workers may happen to train the same: each writes a file of its own.
@@ -72,10 +81,11 @@ class Checkpoint:
             _sync_folder(self._file.parent)
         except OSError as error:
             warnings.warn(f"the training goes on, but its checkpoint could not be written: {error}", stacklevel=2)
-        self._saved_at = time.monotonic()
 
     def remove(self) -> None:
         """Delete the file, and what killed workers left while they wrote it."""
+        if not self._group.first:
+            return
         for file in (self._file, *self._file.parent.glob(f"{self._owner}.*.new")):
             with contextlib.suppress(OSError):  # a file too many is no reason to lose a measurement
                 file.unlink()

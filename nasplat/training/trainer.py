@@ -16,6 +16,7 @@ from nasplat.errors import InvalidInputError, NonFiniteError, TrialTimeoutError
 from nasplat.fidelity import Fidelity
 from nasplat.task import Data, Task, stratified_order
 from nasplat.training.augment import DRAWS, at_scale, augment, augments
+from nasplat.training.group import ALONE, Group
 from nasplat.training.memory import keep_freed_memory
 from nasplat.training.recipe import Recipe
 
@@ -105,7 +106,14 @@ class Trainer:
         return other
 
     def start(
-        self, network: nn.Module, data: Data, fidelity: Fidelity, seed: int, *, schedule_epochs: int | None = None
+        self,
+        network: nn.Module,
+        data: Data,
+        fidelity: Fidelity,
+        seed: int,
+        *,
+        schedule_epochs: int | None = None,
+        group: Group = ALONE,
     ) -> "Training":
         """Begin to train a network in place; it stays on the trainer's device.
 
@@ -115,9 +123,14 @@ class Trainer:
             fidelity: Data fraction and resolution; its epochs are left to the caller.
             seed: Of data order and augmentation.
             schedule_epochs: Epochs that the learning rate's schedule spans; None takes the fidelity's.
+            group: Who shares the batches. All of them start the same training, and the network becomes the same in all
+                of them; batch normalization sees the examples of one process only.
+
+        Raises:
+            InvalidInputError: If the group cannot share the batches evenly.
         """
         material = self._material(data, fidelity.data_fraction, fidelity.resolution)
-        return Training(self, network, material, seed, schedule_epochs or fidelity.epochs)
+        return Training(self, network, material, seed, schedule_epochs or fidelity.epochs, group)
 
     def train(self, network: nn.Module, data: Data, fidelity: Fidelity, seed: int) -> tuple[Normalization, float]:
         """Train a network in place; it stays on the trainer's device.
@@ -187,7 +200,13 @@ class Training:
     """
 
     def __init__(
-        self, trainer: Trainer, network: nn.Module, material: _Material, seed: int, schedule_epochs: int
+        self,
+        trainer: Trainer,
+        network: nn.Module,
+        material: _Material,
+        seed: int,
+        schedule_epochs: int,
+        group: Group,
     ) -> None:
         self.normalization = material.normalization
         self.epoch = 0
@@ -197,10 +216,17 @@ class Training:
         self._recipe = at_scale(trainer.recipe, material.scale)
         self._schedule_epochs = schedule_epochs
         self._generator = torch.Generator().manual_seed(seed)
+        self._group = group
         self._batch_size = min(self._recipe.batch_size, len(self._data))
+        if self._batch_size % group.size:
+            raise InvalidInputError(
+                f"{group.size} processes share each batch evenly, got batches of {self._batch_size} examples: "
+                "change batch_size or data_parallel"
+            )
         self._steps = len(self._data) // self._batch_size  # an incomplete batch is left out; each epoch shuffles anew
         layout = _memory_format(self._data.inputs)
         self.network = network.to(trainer.device, memory_format=layout)  # type: ignore[call-overload]
+        self._shared = group.wrapped(self.network)
         self._optimizer = _optimizer(self.network, self._recipe, trainer.device)
         self._seconds = 0.0
 
@@ -221,9 +247,10 @@ class Training:
             )
             total += self._step(lr, inputs, targets)
             if step % _CHECK_EVERY == 0:
-                _check_finite(total)
+                _check_finite(self._group.mean(total))
             if time.monotonic() > deadline:
                 raise TrialTimeoutError(f"the training took longer than its limit of {limit:g} s")
+        total = self._group.mean(total)
         _check_finite(total)
         self.epoch += 1
         self.mean_loss = float(total) / self._steps
@@ -253,7 +280,7 @@ class Training:
 
     def _step(self, lr: float, inputs: Tensor, targets: Tensor) -> Tensor:
         with self._trainer.autocast():
-            loss = self._trainer.task.loss(self.network(inputs), targets, self._recipe.label_smoothing)
+            loss = self._trainer.task.loss(self._shared(inputs), targets, self._recipe.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm:
@@ -264,7 +291,7 @@ class Training:
         return loss.detach()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``.
+        """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``; of a batch, what falls to this process.
 
         All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
         """
@@ -274,7 +301,7 @@ class Training:
         drawn = self._steps * self._batch_size if augmented else 0
         draws = torch.rand((DRAWS, drawn), generator=self._generator).to(device)
         for step in range(self._steps):
-            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            part = self._group.share(step * self._batch_size, (step + 1) * self._batch_size)
             batch = data.take(order[part])
             inputs = _prepared(batch.inputs, self.normalization)
             yield (augment(inputs, recipe, draws[:, part]) if augmented else inputs), batch.targets

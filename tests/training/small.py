@@ -85,3 +85,30 @@ class Interrupted(CountedLoss):
     def at(self, step: int) -> None:
         if step == self._step:
             raise ConnectionError("the storage went away")
+
+
+@final
+class Plain(SearchSpace):
+    """Two convolutions without batch normalization, and a layer that is never used."""
+
+    name: ClassVar[str] = "plain"
+
+    def __init__(self) -> None:
+        super().__init__([Choice("width", (4, 8))])
+
+    def build(self, architecture: Architecture, task: Task) -> nn.Module:
+        return _WithUnused(task.input_shape[0], int(architecture["width"]), task.outputs)
+
+
+class _WithUnused(nn.Module):
+    def __init__(self, channels: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.unused = nn.Conv2d(width, width, 1)
+        self.second = nn.Conv2d(width, width, 3, stride=2)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu()).relu()
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out

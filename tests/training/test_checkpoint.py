@@ -95,8 +95,8 @@ def test_a_state_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_when_it_is_due(tmp_path: Path) -> None:
-    assert Checkpoint(tmp_path, "ab12", 0).due
-    assert not Checkpoint(tmp_path, "ab12", 3600).due
+    assert Checkpoint(tmp_path, "ab12", 0).due()
+    assert not Checkpoint(tmp_path, "ab12", 3600).due()
     checkpoint = Checkpoint(tmp_path, "ab12", 0.2)
     time.sleep(0.21)
-    assert checkpoint.due
+    assert checkpoint.due()

@@ -346,9 +346,9 @@ def train_until_killed(folder: Path, started: Path, threads: int) -> None:
 @pytest.mark.parametrize("after_steps", [7 * STEPS + 2, 12 * STEPS])
 def test_a_killed_training_goes_on_to_the_bit(tmp_path: Path, after_steps: int) -> None:
     started = tmp_path / "started"
-    process = multiprocessing.get_context("spawn").Process(
-        target=train_until_killed, args=(tmp_path, started, torch.get_num_threads())
-    )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nasplat.evaluators.training", "tests.training.small"])
+    process = context.Process(target=train_until_killed, args=(tmp_path, started, torch.get_num_threads()))
     process.start()
     while not started.exists() or int(started.read_text() or 0) < after_steps:
         assert process.is_alive()
