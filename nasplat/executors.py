@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from queue import Empty, SimpleQueue
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, final
 
 from pebble import ProcessExpired, ProcessPool
@@ -26,6 +24,8 @@ T = TypeVar("T")
 
 _POOL_TIMEOUT = ("Task timeout",)
 """First argument of the pool's own timeout error, which tells it from one that the call raised."""
+_LEAST_MEMORY = 2**28
+"""Resident bytes of a worker that has imported torch and done nothing yet."""
 _PATIENCE_SECONDS = 1.0
 """How often a wait looks whether the pool is still there."""
 
@@ -118,14 +118,13 @@ class ProcessExecutor(TrialExecutor):
         self._start_pool()
 
     def _start_pool(self) -> None:
-        self._temporary = TemporaryDirectory(prefix="nasplat-", ignore_cleanup_errors=True)
-        self._folder = Path(self._temporary.name)
+        self._folder = worker_process.Folder()
         self._pool = ProcessPool(
             max_workers=self.capacity,
             # Spawned, not forked: forking a process whose torch threads run can deadlock.
             context=multiprocessing.get_context("spawn"),
             initializer=worker_process.prepare,
-            initargs=(str(self._folder), os.getpid(), self._memory_limit),
+            initargs=(str(self._folder.path), os.getpid(), self._memory_limit),
         )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -177,7 +176,8 @@ class ProcessExecutor(TrialExecutor):
         """The processes as they are now; what waits belongs to all of them."""
         return [
             WorkerStatus(worker_process.worker_info(state.pid), busy=int(state.call > 0), calls=state.calls)
-            for state in worker_process.states(self._folder)
+            for state in worker_process.states(self._folder.path)
+            if _exists(state.pid)
         ]
 
     def _end_pool(self, why: str) -> None:
@@ -186,7 +186,7 @@ class ProcessExecutor(TrialExecutor):
         # The pool forgets what it had not finished, and its threads have ended: nobody else completes these.
         for _, future in tuple(self._open.values()):
             future.set_exception(WorkerLostError(why) if self._worked or self._shut_down else _never_worked())
-        self._temporary.cleanup()
+        self._folder.remove()
 
     def _translate(self, done: Future[T], outer: Future[T], number: int) -> None:
         """Copy an outcome from the pool's future to ours; called by the pool's threads."""
@@ -209,7 +209,7 @@ class ProcessExecutor(TrialExecutor):
 
     def _give_up_quiet_deaths(self) -> None:
         """The pool takes a process that exits with code 0 for one that has nothing to do any more."""
-        for state in worker_process.states(self._folder):
+        for state in worker_process.states(self._folder.path):
             inner, _ = self._open.get(state.call, (None, None))
             if inner is not None and not _exists(state.pid):
                 inner.cancel()
@@ -228,13 +228,13 @@ class ProcessExecutor(TrialExecutor):
 
     def _worker_of(self, number: int) -> worker_process.WorkerState | None:
         """The process that runs a call or died in it, which the pool does not always tell."""
-        return next((state for state in worker_process.states(self._folder) if state.call == number), None)
+        return next((state for state in worker_process.states(self._folder.path) if state.call == number), None)
 
     def _ending(self, state: worker_process.WorkerState | None, exit_signal: str) -> Ending:
         if state is None:  # it had ended the call already, or had not begun
             return Ending(None, exit_signal)
-        log = worker_process.last_lines(self._folder, state.pid)
-        worker_process.forget(self._folder, state.pid)
+        log = worker_process.last_lines(self._folder.path, state.pid)
+        worker_process.forget(self._folder.path, state.pid)
         return Ending(worker_process.worker_info(state.pid), exit_signal, log)
 
 
@@ -242,6 +242,8 @@ def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, with the number of one that has ended
         return False
     return True
 
@@ -276,4 +278,9 @@ def process(execution: Execution) -> TrialExecutor:
     workers = cores if execution.workers is None else execution.workers
     if not 1 <= workers <= 16 * cores:
         raise InvalidInputError(f"workers must be 1 or more and not far above the {cores} cores, got {workers}")
+    if execution.memory_limit is not None and execution.memory_limit < _LEAST_MEMORY:
+        raise InvalidInputError(
+            f"memory_limit is in bytes, of which a worker takes about {_LEAST_MEMORY} before its first trial; "
+            f"got {execution.memory_limit}"
+        )
     return ProcessExecutor(workers, execution.time_limit, execution.memory_limit)

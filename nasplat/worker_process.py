@@ -1,13 +1,13 @@
 """Around the calls of a worker process: their prints are caught, their memory limited, and it ends with its driver.
 
 A worker that is killed can say nothing any more. So it leaves all that its driver may want to know in files of a folder
-that they share: ``PID.log`` with what the call prints, ``PID.head`` with what stood before the log was cut, and
-``PID.state``.
+that they share: ``PID.log`` with what the call prints, and ``PID.state``.
 """
 
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import importlib
 import io
 import mmap
@@ -17,11 +17,13 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, final
 
 from nasplat.attempt import WorkerInfo
@@ -31,10 +33,11 @@ T = TypeVar("T")
 _KEPT_BYTES = 8 * 1024
 _KEPT_LINES = 100
 _MAX_LOG_BYTES = 4 * 2**20
-"""Size of a log above which all but its end is thrown away."""
+"""That a log may take on the disk; above it, all but its end is thrown away."""
 _PAUSE_SECONDS = 0.1
 _SHORT_PAUSE_SECONDS = 0.01
-"""Between two looks at a log that has just been cut: a call that prints much goes on printing."""
+"""Between two looks at a log that was too large: a call that prints much goes on printing."""
+_FOLDER_PREFIX = "nasplat-workers-"
 _STATE = struct.Struct("<qqq")
 
 
@@ -111,7 +114,6 @@ class _Watch:
         self._driver = driver
         self._memory_limit = memory_limit
         self._pid = os.getpid()
-        self._head = folder / f"{self._pid}.head"
         with (folder / f"{self._pid}.state").open("w+b") as file:
             file.write(bytes(_STATE.size))
             file.flush()
@@ -122,7 +124,7 @@ class _Watch:
         for descriptor in (1, 2):
             os.dup2(self._log, descriptor)
         self._lock = threading.Lock()
-        self._was_cut = False
+        self._thrown_away = 0
         self._call = 0
         self._calls = 0
         self._save(0)
@@ -142,7 +144,7 @@ class _Watch:
     def take_printed(self) -> str:
         _flush()
         with self._lock:
-            lines = last_lines(self._folder, self._pid) if self._has_log() else ""
+            lines = last_lines(self._folder, self._pid) if os.fstat(self._log).st_size else ""
             self._clear_log()
         return lines
 
@@ -151,17 +153,13 @@ class _Watch:
             with self._lock:
                 self._end_without_driver()
                 self._keep_memory_limit()
-                pause = _SHORT_PAUSE_SECONDS if self._cut_log() else _PAUSE_SECONDS
+                pause = _SHORT_PAUSE_SECONDS if self._shorten_log() else _PAUSE_SECONDS
             time.sleep(pause)
 
-    def _has_log(self) -> bool:
-        return self._was_cut or os.fstat(self._log).st_size > 0
-
     def _clear_log(self) -> None:
-        if self._has_log():
+        if os.fstat(self._log).st_size:
             os.ftruncate(self._log, 0)
-            self._head.unlink(missing_ok=True)
-            self._was_cut = False
+            self._thrown_away = 0
 
     def _save(self, stopped_at_bytes: int) -> None:
         _STATE.pack_into(self._state, 0, self._call, self._calls, stopped_at_bytes)
@@ -180,18 +178,18 @@ class _Watch:
             self._save(taken)
             os.kill(self._pid, signal.SIGKILL)
 
-    def _cut_log(self) -> bool:
-        size = os.fstat(self._log).st_size
-        if size <= _MAX_LOG_BYTES:
+    def _shorten_log(self) -> bool:
+        end = os.fstat(self._log).st_size - _KEPT_BYTES
+        if end - self._thrown_away <= _MAX_LOG_BYTES:
             return False
-        # Whether the end can be kept or not (the disk may be full): the file must not grow for ever.
-        with contextlib.suppress(OSError):
-            self._head.write_bytes(os.pread(self._log, _KEPT_BYTES, size - _KEPT_BYTES))
-        os.ftruncate(self._log, 0)
-        self._was_cut = True
+        if _give_back(self._log, end):
+            self._thrown_away = end
+        else:  # better without an end than without a bound
+            os.ftruncate(self._log, 0)
         return True
 
 
+_C = ctypes.CDLL(None)
 _watch: _Watch | None = None
 """Of this process, if it is a worker."""
 
@@ -200,11 +198,20 @@ def _write_lines_at_once() -> None:
     """Have no line wait in a buffer of Python or of the C library, where it would die with the process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    library = ctypes.CDLL(None)
     line_buffered = 1  # _IOLBF of stdio.h
     with contextlib.suppress(ValueError):  # a C library that names it in another way
-        stdout = ctypes.c_void_p.in_dll(library, "__stdoutp" if sys.platform == "darwin" else "stdout")
-        library.setvbuf(stdout, None, line_buffered, ctypes.c_size_t(0))
+        stdout = ctypes.c_void_p.in_dll(_C, "__stdoutp" if sys.platform == "darwin" else "stdout")
+        _C.setvbuf(stdout, None, line_buffered, ctypes.c_size_t(0))
+
+
+def _give_back(descriptor: int, end: int) -> bool:
+    """Free what a file takes on the disk before an offset, while others write to its end: nothing of that is lost."""
+    keep_size_and_punch_hole = 0x01 | 0x02  # FALLOC_FL_ of Linux
+    try:
+        failed: int = _C.fallocate(descriptor, keep_size_and_punch_hole, ctypes.c_int64(0), ctypes.c_int64(end))
+    except AttributeError:  # another system
+        return False
+    return not failed
 
 
 def _flush() -> None:
@@ -228,6 +235,51 @@ def resident_bytes() -> int:
 # In the driver ---------------------------------------------------------------------------------------------------
 
 
+@final
+class Folder:
+    """A private temporary folder for the files of an executor's workers.
+
+    It is removed by ``remove``; where this process is killed before, by one of its workers; and where they are killed
+    with it, by the next folder that is made on this machine.
+
+    Attributes:
+        path: Where it is.
+    """
+
+    def __init__(self) -> None:
+        _remove_ownerless()
+        self._temporary = TemporaryDirectory(prefix=_FOLDER_PREFIX, ignore_cleanup_errors=True)
+        self.path = Path(self._temporary.name)
+        self._lock = _lock(self.path)
+
+    def remove(self) -> None:
+        """With all that is in it; twice is as good as once."""
+        self._temporary.cleanup()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _remove_ownerless() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        # One that is just being made has no lock yet, and that of another user cannot be seen.
+        with contextlib.suppress(OSError):
+            if (folder / "lock").exists() and (lock := _lock(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Say that a folder has an owner, until this process ends; None where another has said so."""
+    descriptor = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def states(folder: Path) -> Iterator[WorkerState]:
     """Of the workers that have their files in a folder."""
     for file in folder.glob("*.state"):
@@ -238,13 +290,11 @@ def states(folder: Path) -> Iterator[WorkerState]:
 def last_lines(folder: Path, pid: int) -> str:
     """The end of what a worker's call has printed; the worker may be dead."""
     data = b""
-    for name in (f"{pid}.head", f"{pid}.log"):
-        with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _KEPT_BYTES))
-            data += file.read(_KEPT_BYTES)
+    with contextlib.suppress(FileNotFoundError), (folder / f"{pid}.log").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _KEPT_BYTES))
+        data = file.read(_KEPT_BYTES)
     # No database takes the character NUL in a text.
-    text = data[-_KEPT_BYTES:].decode(errors="replace").replace("\0", "\ufffd")
+    text = data.decode(errors="replace").replace("\0", "\ufffd")
     # As on a terminal, a carriage return starts the line anew: of a progress bar its last state remains.
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip().split("\n")]
     return "\n".join(lines[-_KEPT_LINES:])

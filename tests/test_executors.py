@@ -81,6 +81,11 @@ def test_process_has_a_sensible_number_of_workers() -> None:
         process(Execution(workers=1_000_000))
 
 
+def test_a_memory_limit_that_no_worker_can_keep_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"memory_limit is in bytes, of which a worker takes .*; got 512"):
+        process(Execution(memory_limit=512))
+
+
 def test_process_takes_as_many_workers_as_there_are_cores() -> None:
     with process(Execution(workers=None)) as executor:
         assert executor.capacity == os.cpu_count()
@@ -150,7 +155,7 @@ def test_dead_workers_leave_nothing_behind(temporary: Path) -> None:
         run(executor, executor.submit(calls.give, 1.0))
         assert len(executor.workers()) == 1
         [folder] = temporary.iterdir()
-        assert len(list(folder.iterdir())) == 2
+        assert len(list(folder.glob("[0-9]*"))) == 2
     assert list(temporary.iterdir()) == []
 
 
@@ -179,7 +184,7 @@ def test_a_killed_driver_leaves_no_worker_behind(tmp_path: Path) -> None:
     driver = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: (tmp_path / "one").exists() and (tmp_path / "two").exists())
-        pids = [int(file.stem) for file in temporary.glob("nasplat-*/*.state")]
+        pids = [int(file.stem) for file in temporary.glob("*/*.state")]
     finally:
         driver.kill()
         driver.wait()
