@@ -3,9 +3,9 @@
     python -m benchmarks.faults
 
 Trials sleep for two seconds and train a moment. Each line is a whole search; the columns are how many trials lack an
-outcome or failed as lost, how many were told twice, how many trainings were started again, and the seconds from the fault
-until work that it had stopped went on: a lost trial was started again, a new node measured, another trial was told.
-A trial's own fault (it hangs, eats memory, raises, prints a gigabyte) ends that trial alone.
+outcome or failed as lost, how many were told twice, how many trainings were started again, and the seconds from the
+fault until work that it had stopped went on: a lost trial was started again, a new node measured, another trial was
+told. A trial's own fault (it hangs, eats memory, raises, prints a gigabyte) ends that trial alone.
 """
 
 import tempfile

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -41,7 +41,12 @@ def print_json(data: Any) -> None:
     sys.stdout.write(json.dumps(_finite(data), indent=2, default=str) + "\n")
 
 
-def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows as a table."""
+    console.print(as_table(rows, columns))
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     """Rows as a table; numbers short, long texts folded."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
@@ -49,7 +54,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
         table.add_row(*(_escaped(_short(row.get(name))) for name in columns))
-    console.print(table)
+    return table
 
 
 def _short(value: Any) -> str:
