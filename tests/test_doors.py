@@ -1,8 +1,10 @@
 """Doors of a space to Optuna and Ray Tune: everything comes out that the space contains, and nothing else."""
 
 import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from nasplat.choices import Choice
 from nasplat.errors import InvalidArchitectureError
 from nasplat.space import SearchSpace
 from nasplat.testing import ToySpace
+from tests.test_docs import BLOCK, ROOT
 from tests.test_space import Declared, spaces
 
 TOY = ToySpace()
@@ -144,6 +147,15 @@ def test_a_configuration_without_an_active_choice_is_refused() -> None:
 
 def test_a_tune_user_gets_plain_domains() -> None:
     assert TOY.to_tune()["norm"].categories == ["no", "yes"]
+
+
+def test_the_door_of_the_page_on_tuning_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    block = next(b for b in BLOCK.findall((ROOT / "docs" / "tuning.md").read_text()) if "# with_optuna.py" in b)
+    (tmp_path / "with_optuna.py").write_text(block)
+    runpy.run_path(str(tmp_path / "with_optuna.py"))
+    off, architecture = capsys.readouterr().out.split()
+    assert float(off) < 25_000
+    assert registry.create("search_space", "conv-kernels").parse(architecture).text == architecture
 
 
 def test_neither_library_is_imported_before_its_door_is_opened() -> None:

@@ -4,6 +4,7 @@ Ray Tune keeps files of its own, which go to a temporary folder: the store has a
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -110,7 +111,15 @@ def run_tune(book: Book) -> None:
                 verbose=0,
             ),
         )
-        tuner.fit()
+        interrupted = False
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            del tuner
+            gc.collect()
+            raise KeyboardInterrupt  # anew, without the frames that would keep Tune's actors alive
 
 
 @contextlib.contextmanager
