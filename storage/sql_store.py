@@ -23,7 +23,7 @@ from nasplat.storage.retrying import PATIENCE, Reading
 from nasplat.storage.rows import Details, Finder, StudyKey
 from nasplat.storage.writing import Batch, Measurements, TextIds, write_attempts
 from nasplat.store import Holder, Store, StudyRecord, StudyState
-from nasplat.trial import Trial, TrialState
+from nasplat.trial import Trial
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class SqlStore(Store):
         self._finder = Finder(self._engine.dialect)
         self._study_keys: dict[str, StudyKey] = {}
         self._texts: TextIds = {}
-        self._claims: set[tuple[int, str]] = set()
+        self._claims: dict[int, set[str]] = {}
         self._last_event_at = 0.0
 
     def close(self) -> None:
@@ -168,8 +168,9 @@ class SqlStore(Store):
         _check_contexts(study, trials, contexts)
         if not trials and not attempts:
             return
-        finished = {(key.id, t.identity) for t in trials if t.state is not TrialState.RUNNING}
-        claims = self._claims & finished
+        mine = self._claims.get(key.id)
+        # A store that has made no claims, as with cheap trials, does not look for any.
+        claims = mine & {t.identity for t in trials if t.outcome is not None} if mine else set()
 
         def write(c: Connection) -> None:
             if token is not None:
@@ -179,10 +180,11 @@ class SqlStore(Store):
             if attempts:
                 write_attempts(c, key, attempts)
             if claims:
-                leases.end_claims(c, key, sorted(identity for _, identity in claims))
+                leases.end_claims(c, key, sorted(claims))
 
         self._transact(write)
-        self._claims -= claims
+        if mine:
+            mine -= claims
 
     def keep(self, trials: Sequence[Trial], contexts: Mapping[str, str]) -> int:
         """Keep the measurements of trials without the trials."""
@@ -220,13 +222,14 @@ class SqlStore(Store):
         """Give a lease and its claims back."""
         key = self._study(study)
         self._transact(lambda c: leases.release(c, key, token))
+        self._claims.pop(key.id, None)
 
     def claim(self, study: str, token: int, identity: str) -> bool:
         """Say that this study is going to make a measurement."""
         key = self._study(study)
         granted = self._transact(lambda c: leases.claim(c, key, token, identity))
         if granted:
-            self._claims.add((key.id, identity))
+            self._claims.setdefault(key.id, set()).add(identity)
         return granted
 
     # Reading -------------------------------------------------------------------------------------------------
