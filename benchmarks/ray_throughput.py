@@ -2,13 +2,14 @@
 
     python -m benchmarks.ray_throughput --table ../shared/data/nasbench201.csv.gz --repeats 3
 
-All start Ray on this machine, draw cells of NAS-Bench-201 at random and measure them with the same function, one worker a
-core. Two measurements: a row of the table, which costs almost nothing, so that what remains is the platform's cost; and
-parameters and FLOPs of the untrained network, which is real work.
+All start Ray on this machine, draw cells of NAS-Bench-201 at random and measure them with the same function, one worker
+a core. Two measurements: a row of the table, which costs almost nothing, so that what remains is the platform's cost;
+and parameters and FLOPs of the untrained network, which is real work.
 
-- *nasplat*: strategy, identity, look-up of what is known, Ray executor, durable SQLite file, telling. Only what was really
-  measured counts as a trial; a cell that is drawn again is free.
-- *bare actors*: the floor. The measurement through plain calls of Ray actors, four in flight at each; no store, no strategy.
+- *nasplat*: strategy, identity, look-up of what is known, Ray executor, durable SQLite file, telling. Only what was
+  really measured counts as a trial; a cell that is drawn again is free.
+- *bare actors*: the floor. The measurement through plain calls of Ray actors, four in flight at each; no store, no
+  strategy.
 - *Tune, actors reused*: Ray Tune's best setting for short trials, without its result files.
 - *Tune*: as it is by default.
 
@@ -278,18 +279,19 @@ def compare(kind: str, table: str, repeats: int, scale: float) -> None:
             runs[name].append(timed(name, kind, table, count))
             print(f"    {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
     print(f"\n{kind}: {WORKERS} workers, sums over {repeats} runs in turns (lowest to highest run)")
-    print(
-        f"{'':20} {'trials':>7} {'trials/s':>9} {'':18} {'CPU ms a trial':>14} {'':16} {'trials a CPU s':>14} {'ours':>7}"
-    )
+    columns = f"{'trials':>7} {'trials/s':>9} {'':18} {'CPU ms a trial':>14} {'':16} {'trials a CPU s':>14} {'ours':>7}"
+    print(f"{'':20} {columns}")
     per_cpu = {name: sum(t.trials for t in ts) / sum(t.cpu_seconds for t in ts) for name, ts in runs.items()}
     for name, ts in runs.items():
+        trials, rate = sum(t.trials for t in ts), sum(t.trials for t in ts) / sum(t.seconds for t in ts)
         rates = sorted(t.trials / t.seconds for t in ts)
         costs = sorted(1e3 * t.cpu_seconds / t.trials for t in ts)
-        trials = sum(t.trials for t in ts)
+        rate_range = f"({rates[0]:,.1f} to {rates[-1]:,.1f})"
+        cost_range = f"({costs[0]:.3f} to {costs[-1]:.3f})"
+        ours = per_cpu["nasplat"] / per_cpu[name]
         print(
-            f"{name:20} {trials:7,} {trials / sum(t.seconds for t in ts):9,.1f} "
-            f"{f'({rates[0]:,.1f} to {rates[-1]:,.1f})':18} {1e3 / per_cpu[name]:14.3f} "
-            f"{f'({costs[0]:.3f} to {costs[-1]:.3f})':16} {per_cpu[name]:14,.1f} {per_cpu['nasplat'] / per_cpu[name]:6.2f}×",
+            f"{name:20} {trials:7,} {rate:9,.1f} {rate_range:18} {1e3 / per_cpu[name]:14.3f} {cost_range:16} "
+            f"{per_cpu[name]:14,.1f} {ours:6.2f}×",
             flush=True,
         )
 
