@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -231,11 +232,11 @@ def _drawn(graph: Graph) -> list[str]:
 
 def why(
     study: Annotated[str, typer.Argument(help="Name of a study.")],
-    trial: Annotated[int | None, typer.Argument(help="Number of a failed trial.")] = None,
+    trial: Annotated[int | None, typer.Argument(help="Number of a trial.")] = None,
     store: options.StoreOption = "nasplat.db",
     json: options.JsonOption = False,
 ) -> None:
-    """Say why trials failed: the reasons of a study's failures, or one trial's traceback.
+    """Say what went wrong: which trials of a study failed or were started again, or all about one trial.
 
     [bold]Examples[/]
 
@@ -246,18 +247,39 @@ def why(
     with Reader(store) as reader:
         reader.study(study)
         if trial is None:
-            failed = reader.page(Query(study=study, where="state == 'failed'", limit=1_000))
-            rows = [reader.trial(study, r["number"]) for r in failed]
+            numbers = [r["number"] for r in reader.page(Query(study, where=_WENT_WRONG, limit=1_000))]
         else:
-            rows = [reader.trial(study, trial)]
-    wanted = ("number", "failure_reason", "failure_message", "attempts", "architecture")
+            numbers = [trial]
+        rows = [{**reader.trial(study, n), "starts": reader.attempts(study, n)} for n in numbers]
     if json:
-        output.print_json([{k: r[k] for k in (*wanted, "failure_traceback")} for r in rows])
-    elif trial is None:
-        output.print_table(rows, wanted) if rows else output.say(f"no trial of {study} failed")
-    elif rows[0]["failure_reason"] is None:
-        output.say(f"trial {trial} of {study} did not fail: it is {rows[0]['state']}")
+        wanted = ("number", "state", "architecture", "attempts", *_FAILURE, "starts")
+        output.print_json([{k: r[k] for k in wanted} for r in rows])
+    elif trial is not None:
+        _tell_all(study, rows[0])
+    elif rows:
+        output.print_table(rows, ("number", "state", "failure_reason", "failure_message", "attempts", "architecture"))
     else:
-        output.say(f"trial {trial}: {rows[0]['failure_reason']}: {rows[0]['failure_message']}")
-        output.say(f"architecture {rows[0]['architecture']}")
-        output.say(rows[0]["failure_traceback"] or "")
+        output.say(f"no trial of {study} failed")
+
+
+_WENT_WRONG = "state == 'failed' or attempts > 1"
+_FAILURE = ("failure_reason", "failure_message", "failure_traceback")
+_START = ("attempt", "ended", "exit_signal", "worker", "process", "gpu", "seconds")
+
+
+def _tell_all(study: str, trial: Mapping[str, Any]) -> None:
+    number, starts = trial["number"], trial["starts"]
+    if trial["failure_reason"] is None:
+        output.say(f"trial {number} of {study} did not fail: it is {trial['state']}")
+    else:
+        output.say(f"trial {number}: {trial['failure_reason']}: {trial['failure_message']}")
+    output.say(f"architecture {trial['architecture']}")
+    if trial["failure_traceback"]:
+        output.say(trial["failure_traceback"])
+    if starts:
+        rows = [{**start, "process": f"{start['host']}:{start['pid']}" if start["host"] else ""} for start in starts]
+        output.print_table(rows, [name for name in _START if any(row[name] not in (None, "") for row in rows)])
+    for start in starts:
+        if start["log"]:
+            output.say(f"last lines of start {start['attempt']}:")
+            output.say(start["log"])

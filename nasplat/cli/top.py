@@ -19,7 +19,7 @@ _STUDY = (
     *("study", "state", "driver", "executor", "trials", "finished", "per_minute"),
     *("running", "queued", "awaited", "workers", "gpus", "best", "paid_hours"),
 )
-_WORKER = ("study", "worker", "host", "pid", "gpu", "trials")
+_WORKER = ("study", "worker", "process", "gpu", "trials")
 _TRIAL = ("study", "number", "epochs", "minutes", "attempt", "architecture")
 
 
@@ -87,14 +87,23 @@ def _look(reader: Reader, trials: int) -> dict[str, Rows]:
                 "paid_hours": known["paid_seconds"] / 3600,
             }
         )
-        workers += [{"study": name, "worker": w["name"] or str(w["pid"]), **w, "trials": w["busy"]} for w in hands]
+        workers += [
+            {
+                "study": name,
+                "worker": w["name"] or str(number),
+                "process": f"{w['host']}:{w['pid']}",
+                "gpu": w["gpu"],
+                "trials": w["busy"],
+            }
+            for number, w in enumerate(hands, start=1)
+        ]
         query = Query(name, where="state == 'running'", limit=trials)
         for t in reader.page(query) if trials else []:
             minutes = (time.time() - t["asked_at"]) / 60
             running.append({**t, "study": name, "minutes": minutes, "attempt": t["attempts"]})
     return {
         "studies": studies,
-        "workers": [{name: w.get(name) for name in _WORKER} for w in workers],
+        "workers": workers,
         "trials": [{name: t.get(name) for name in _TRIAL} for t in running],
     }
 

@@ -33,8 +33,8 @@ def tune(
 ) -> None:
     """Tune how a study's best network is trained, with Ray Tune, Optuna and ASHA.
 
-    The search's own recipe is tried first. Trainings that fall behind are stopped early. The same command again goes
-    on with more trials. Test data is not read.
+    The search's own recipe is tried first, and trainings that fall behind are stopped early. The same command with more
+    trials goes on. Test data is not read.
 
     [bold]Examples[/]
 
@@ -64,12 +64,8 @@ def tune(
 
 def _note(tuning: "Tuning", trial: Trial) -> None:
     """A line for each training that has ended."""
-    metric, wanted = tuning.objective.goals[0].metric, tuning.config.budget.trials
-    if trial.measurement is None:
-        became = f"failed ({trial.failure.reason if trial.failure else ''})"
-    else:
-        became = f"{metric} {trial.measurement[metric]:.4g}, {trial.proposal.fidelity.epochs} epochs"
-    output.note(f"{trial.number + 1} of {wanted}: {became}: {trial.proposal.architecture}")
+    became = _value(tuning, trial) if trial.failure is None else f"failed as {trial.failure.reason}"
+    output.note(f"{trial.number + 1} of {tuning.config.budget.trials}: {became}: {trial.proposal.architecture}")
 
 
 def report(tuning: "Tuning", store: str, json: bool) -> None:
@@ -105,7 +101,8 @@ def _value(tuning: "Tuning", trial: Trial | None) -> str:
     metric = tuning.objective.goals[0].metric
     if trial is None or trial.measurement is None:
         return "failed; see why: nasplat why " + tuning.config.name
-    return f"{metric} {trial.measurement[metric]:.4g} after {trial.proposal.fidelity.epochs} epochs"
+    epochs = trial.proposal.fidelity.epochs
+    return f"{metric} {trial.measurement[metric]:.4g} after {epochs} epoch{'' if epochs == 1 else 's'}"
 
 
 def _plain(tuning: "Tuning", trial: Trial | None) -> dict[str, Any] | None:
