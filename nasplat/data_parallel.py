@@ -30,7 +30,7 @@ _FOLDERS = ("weights", "checkpoints")
 _MAX_SAID = 300
 """Characters of what each process said at its end."""
 _OWN_FOLDER = "RAY_CHDIR_TO_TRIAL_DIR"
-"""Environment variable of Ray Train: whether its processes change to a new folder, where relative paths lead nowhere."""
+"""Environment variable of Ray Train: whether its processes change to a folder where relative paths lead nowhere."""
 
 
 @final
