@@ -6,9 +6,12 @@ from typing import final
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nasplat.architecture import Architecture
 from nasplat.config import Budget
+from nasplat.errors import InvalidInputError
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Failure, FailureReason, Measurement, Metric, Role
 from nasplat.seeding import proposal_rng
@@ -98,12 +101,49 @@ class TestBudgeted:
         assert asked(strategy, 1) is not None
         assert asked(strategy, 2) is None
 
+    @given(
+        workers=st.integers(1, 8),
+        budget=st.floats(1.0, 100.0),
+        costs=st.lists(st.floats(0.5, 10.0), min_size=300, max_size=300),
+        data=st.data(),
+    )
+    def test_a_budget_is_overrun_by_no_more_than_the_trials_in_flight(
+        self, workers: int, budget: float, costs: list[float], data: st.DataObject
+    ) -> None:
+        strategy = Budgeted(Scripted(), Budget(gpu_seconds=budget), FULL)
+        flying: dict[int, Proposal] = {}
+        spent, number, last = 0.0, 0, 0.0
+        while True:
+            while len(flying) < workers and (proposal := asked(strategy, number)) is not None:
+                # What is in flight is expected to cost as much as what was paid for, and was within the budget.
+                paid = number - len(flying)
+                expected = spent * len(flying) / paid if paid else 0.0
+                assert spent + expected < budget
+                last = spent + sum(costs[n] for n in flying) + costs[number]
+                flying[number] = proposal
+                number += 1
+            if not flying:
+                break
+            ended = data.draw(st.sampled_from(sorted(flying)))
+            strategy.tell(finished(ended, flying.pop(ended), costing(1.0, gpu_seconds=costs[ended])))
+            spent += costs[ended]
+        assert spent >= budget
+        assert spent == pytest.approx(last)
+        assert spent < budget + 10.0 * workers
+
+    def test_a_budget_in_money_needs_a_price(self) -> None:
+        with pytest.raises(InvalidInputError, match="a budget in cost needs a price: set price_per_hour"):
+            Budget(cost=10.0)
+
     @pytest.mark.parametrize(
         ("budget", "outcome"),
         [
             (Budget(seconds=10.0), costing(4.0)),
             (Budget(seconds=10.0), Failure(FailureReason.TIMED_OUT, "made up", seconds=4.0)),
             (Budget(gpu_seconds=10.0), costing(1.0, gpu_seconds=4.0)),
+            (Budget(gpu_seconds=10.0), Failure(FailureReason.ERROR, "made up", seconds=1.0, gpu_seconds=4.0)),
+            # 4 hours of a worker at 0.50 and 1 hour of a GPU at 2.00 are 4.00.
+            (Budget(cost=10.0, price_per_hour=0.5, price_per_gpu_hour=2.0), costing(4 * 3600.0, gpu_seconds=3600.0)),
         ],
     )
     def test_time_ends_a_study(self, budget: Budget, outcome: Measurement | Failure) -> None:
