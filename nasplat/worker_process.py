@@ -12,6 +12,7 @@ import importlib
 import io
 import mmap
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -37,6 +38,8 @@ _MAX_LOG_BYTES = 4 * 2**20
 _PAUSE_SECONDS = 0.1
 _SHORT_PAUSE_SECONDS = 0.01
 """Between two looks at a log that was too large: a call that prints much goes on printing."""
+_RESERVED_BYTES = 4 * 2**30
+"""That may be reserved above the memory limit and never used: the stacks of 64 threads of torch are 1 GiB."""
 _FOLDER_PREFIX = "nasplat-workers-"
 _STATE = struct.Struct("<qqq")
 
@@ -83,6 +86,8 @@ def prepare(folder: str, driver: int, memory_limit: int | None) -> None:
     importlib.import_module("nasplat.worker")
     _watch = _Watch(Path(folder), driver, memory_limit)
     _write_lines_at_once()
+    if memory_limit is not None:
+        _refuse_far_above(memory_limit)
     # A crash in C code shows where it was, and so does a call that is stopped at the time limit.
     faulthandler.enable()
     faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
@@ -204,6 +209,14 @@ def _write_lines_at_once() -> None:
         _C.setvbuf(stdout, None, line_buffered, ctypes.c_size_t(0))
 
 
+def _refuse_far_above(memory_limit: int) -> None:
+    """Have one huge allocation fail at once, which could be over before the next look at the memory."""
+    # Drivers of GPUs reserve many times what there is.
+    if sys.platform == "linux" and not importlib.import_module("torch").cuda.is_available():
+        most = memory_limit + _RESERVED_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def _give_back(descriptor: int, end: int) -> bool:
     """Free what a file takes on the disk before an offset, while others write to its end: nothing of that is lost."""
     keep_size_and_punch_hole = 0x01 | 0x02  # FALLOC_FL_ of Linux
@@ -226,8 +239,7 @@ def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except FileNotFoundError:
-        resource = importlib.import_module("resource")
-        peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nasplat.errors import TrialEndedError
+from nasplat.errors import MemoryLimitError, TrialEndedError
 from nasplat.executors import ProcessExecutor
 from nasplat.testing import calls
 from nasplat.worker_process import Folder, last_lines, resident_bytes, states, take_printed
@@ -64,6 +65,11 @@ def ended(fn: Callable[..., object], *arguments: object, time_limit: float | Non
     error = future.exception()
     assert isinstance(error, TrialEndedError)
     return error
+
+
+def reserve(count: int) -> int:
+    """Ask for memory and leave it untouched."""
+    return len(np.empty(count, np.uint8))
 
 
 @pytest.mark.parametrize("how", ["print", "error output", "descriptor", "C", "child"])
@@ -120,6 +126,16 @@ def test_a_worker_that_has_just_begun_has_no_state(tmp_path: Path) -> None:
     (tmp_path / "7.state").touch()
     assert list(states(tmp_path)) == []
     assert last_lines(tmp_path, 7) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit reserved memory")
+def test_an_allocation_far_above_the_memory_limit_is_refused_to_the_call() -> None:
+    with ProcessExecutor(1, None, 2**30) as executor:
+        assert executor.submit(reserve, 2 * 2**30).result() == 2 * 2**30
+        error = executor.submit(reserve, 6 * 2**30).exception()
+        assert isinstance(error, MemoryError)
+        assert not isinstance(error, MemoryLimitError)
+        assert len(executor.workers()) == 1
 
 
 def test_memory_is_counted_in_bytes() -> None:
