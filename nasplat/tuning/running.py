@@ -63,7 +63,8 @@ def connected(execution: Execution) -> Iterator[None]:
     """A Ray that has room for the workers; shut down afterwards if it was connected to here.
 
     Raises:
-        InvalidInputError: If there is no such cluster, or none of its nodes has room for one worker.
+        InvalidInputError: If there is no such cluster, none of its nodes has room for one worker, or Tune cannot do
+            what is wanted.
     """
     address = execution.address
     if address is not None and "://" in address:
@@ -71,6 +72,8 @@ def connected(execution: Execution) -> Iterator[None]:
             f"Ray Tune writes to the store from where it runs, so it cannot use {address!r}: run the command on a "
             "node of the cluster, with --address auto"
         )
+    if execution.memory_limit is not None:
+        raise InvalidInputError("Ray Tune cannot keep a memory limit; leave out --memory-limit")
     needs = cluster.demand(execution)
     try:
         cluster.connect(address or "auto", execution.runtime_env)
@@ -350,7 +353,7 @@ class _Training(tune.Trainable):  # type: ignore[misc]
                 outcome = _for_share(measurement, gpus)
                 value = measurement[self._metric_name]
                 yield _result(outcome, epochs, done=epochs == study.epochs) | {self._metric_name: value}
-        except Exception as error:  # noqa: BLE001 - any error of a training becomes its record
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of a training becomes its record
             trace, seconds = traceback.format_exc()[-_MAX_TRACEBACK:], time.perf_counter() - start
             failure = Failure(_reason(error), str(error), trace, seconds, seconds * gpus)
             yield _result(failure, study.epochs, done=True)

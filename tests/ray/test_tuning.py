@@ -274,6 +274,7 @@ def test_a_lost_worker_and_an_interrupt_lose_nothing(store: SqlStore, tmp_path: 
         ({"architecture": "width=1"}, "choice 'width' of faulty takes one of"),
         ({"address": "ray://head:10001"}, r"cannot use 'ray://head:10001': run the command on a node"),
         ({"gpus_per_worker": 100.0}, "no node of the Ray cluster has room for one worker: it needs .*100 GPU"),
+        ({"memory_limit": 2**30}, "Ray Tune cannot keep a memory limit; leave out --memory-limit"),
         ({"workers": 0}, "workers must be 1 or more, got 0"),
     ],
 )
