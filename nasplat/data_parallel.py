@@ -39,7 +39,8 @@ class DataParallelEvaluator(Evaluator):
 
     The batches are those of a training in one process, so a network without batch normalization and dropout is trained
     to the same weights up to rounding. The cluster is connected to at the first measurement. Within each of the
-    processes this evaluator is the training evaluator.
+    processes this evaluator is the training evaluator. Weights and checkpoints are written where the first process is:
+    with several nodes into folders that they share.
 
     Args:
         training: Measures in each of the processes; knows their number.
@@ -173,7 +174,9 @@ def _our_process() -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own settings
             yield
     except SystemExit as error:
-        raise KeyboardInterrupt from error
+        if error.code:
+            raise
+        raise KeyboardInterrupt from error  # Ray Train makes a successful exit of it
     finally:
         if handled:
             signal.signal(signal.SIGINT, handler)
