@@ -174,9 +174,9 @@ def _our_process() -> Iterator[None]:
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own settings
             yield
     except SystemExit as error:
-        if error.code:
+        if error.code not in (0, 1):  # what Ray makes of Ctrl-C
             raise
-        raise KeyboardInterrupt from error  # Ray Train makes a successful exit of it
+        raise KeyboardInterrupt from error
     finally:
         if handled:
             signal.signal(signal.SIGINT, handler)
