@@ -126,8 +126,13 @@ def resume(
         observers: Called after each trial.
         execution: Fields of ``Execution``; they may differ from the first run's.
     """
-    with _opened(store) as opened:
-        config = StudyConfig.from_json(opened.study(name).config)
+    from nasplat.tuning.book import STRATEGY
+
+    with opened_store(store) as opened:
+        record = opened.study(name)
+    config = StudyConfig.from_json(record.config)
+    if config.strategy == STRATEGY:
+        raise InvalidInputError(f"study {name!r} is a tuning; go on with: nasplat tune {record.parent}")
     if budget is not None:
         new = replace(config.budget, trials=budget) if isinstance(budget, int) else budget
         config = replace(config, budget=new)
@@ -165,13 +170,13 @@ def retrain(
         observers: Called after each trial.
         execution: Fields of ``Execution``.
     """
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         config = StudyConfig.from_json(opened.study(study).config)
         if config.benchmark is not None or not config.task:
             raise InvalidInputError(
                 f"study {study!r} looked its measurements up in a table; there is nothing to retrain"
             )
-        chosen = list(architectures) or _best(opened, config, top)
+        chosen = list(architectures) or best_architectures(opened, config, top)
     final_epochs = config.epochs if epochs is None else epochs
     final = replace(
         config,
@@ -188,12 +193,12 @@ def retrain(
     )
     base = f"{study}/retrain-{final_epochs}-epochs-{'given' if architectures else f'top-{top}'}"
     settings = Execution(weights=str(weights) if weights is not None else None, **execution)
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         final = replace(final, name=_name_for(opened, base, final))
         return run(final, opened, settings, task=task, observers=observers, parent=study)
 
 
-def _best(store: Store, config: StudyConfig, top: int) -> list[str]:
+def best_architectures(store: Store, config: StudyConfig, top: int) -> list[str]:
     """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
     objective = config.parsed_objective()
     space = space_of(config)
@@ -236,7 +241,7 @@ def export(
     """
     from nasplat.export.bundle import export_bundle
 
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         opened.study(study)
         retrained = [r for r in opened.studies() if r.config.get("final") and study in (r.name, r.parent)]
         config = StudyConfig.from_json(retrained[-1].config) if retrained else None
@@ -250,6 +255,7 @@ def export(
     assert chosen.measurement is not None  # kept trials have one
     task = task or registry.create("task", config.task)
     network, normalization = load_network(config, chosen, task)
+    decided = space_of(config).recipe(chosen.proposal.architecture)
     card = {
         "architecture": chosen.proposal.architecture.text,
         "fingerprint": chosen.proposal.architecture.fingerprint,
@@ -260,7 +266,7 @@ def export(
         "metrics": {n: m.value for n, m in chosen.measurement.metrics.items()},
         "test_accuracy": {"mean": statistics.fmean(accuracies), "seeds": len(accuracies)},
         "epochs": config.epochs,
-        "recipe": task.recipe.updated(config.recipe).to_json(),
+        "recipe": task.recipe.updated({**config.recipe, **decided}).to_json(),
         "versions": provenance("cpu"),
     }
     return export_bundle(
@@ -348,7 +354,7 @@ def run(
             f"workers build the task by its name: put it into a module and give 'module:function' instead of "
             f"the object {task.name!r}"
         )
-    with _opened(store) as opened:
+    with opened_store(store) as opened:
         if not config.name:
             config = replace(config, name=fresh_name(opened, config))
         return Study(config, opened, execution=execution, task=task, parent=parent).run(*observers)
@@ -390,7 +396,7 @@ def split_settings(settings: dict[str, Any]) -> tuple[dict[str, Any], Execution]
 
 
 @contextmanager
-def _opened(store: str | Path | Store) -> Iterator[Store]:
+def opened_store(store: str | Path | Store) -> Iterator[Store]:
     """A store from what the user gives; closed afterwards only if it was opened here."""
     if isinstance(store, Store):
         yield store

@@ -48,7 +48,7 @@ class Attempt:
         attempt: 1 for the first start.
         started_at: Seconds since the epoch, by the driver's clock.
         seconds: Until its end was known.
-        ended: ``completed``, the reason of the failure, or ``lost`` where the worker died and the trial was tried again.
+        ended: ``completed``, the reason of the failure, or ``lost`` where the worker died.
         ending: Worker, exit signal and last lines.
     """
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
+from nasplat.errors import InvalidInputError
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Measurement, Role
 from nasplat.trial import Proposal
@@ -43,6 +44,14 @@ class Evaluator(ABC):
             NonFiniteError: If training diverged.
             TrialTimeoutError: If it took too long.
         """
+
+    def measure_each(self, proposal: Proposal, epochs: Sequence[int]) -> Iterator[Measurement]:
+        """Measure one architecture after each of several numbers of epochs of one training.
+
+        Raises:
+            InvalidInputError: If there is nothing on the way to measure, as with all but trainings.
+        """
+        raise InvalidInputError(f"{type(self).__name__} trains nothing that could be measured on the way")
 
 
 @final

@@ -4,6 +4,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -159,22 +160,34 @@ class Report:
 
 def measure(config: BenchConfig, proposal: Proposal) -> Report:
     """Measure one proposal on this worker; whatever goes wrong with it becomes a typed failure."""
+    return next(_reports(config, lambda evaluator: (evaluator.measure(p) for p in (proposal,))))
+
+
+def measure_each(config: BenchConfig, proposal: Proposal, epochs: Sequence[int]) -> Iterator[Report]:
+    """Train once, and measure after each of several numbers of epochs, the last of which is the proposal's.
+
+    A failure ends it.
+    """
+    return _reports(config, lambda evaluator: evaluator.measure_each(proposal, epochs))
+
+
+def _reports(config: BenchConfig, work: Callable[[Evaluator], Iterator[Measurement]]) -> Iterator[Report]:
     if config.execution.threads is not None and torch.get_num_threads() != config.execution.threads:
         torch.set_num_threads(config.execution.threads)
     start, gpus = time.perf_counter(), 0.0
-    outcome: Measurement | Failure
     try:
         bench = set_up(config)
         gpus = bench.gpus
         if 0 < gpus < 1:
             _keep_to_share(bench.device, gpus)
-        outcome = _for_share(bench.evaluator.measure(proposal), gpus)
+        for measurement in work(bench.evaluator):
+            yield Report(_for_share(measurement, gpus), this_worker(), worker_process.take_printed())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
         trace = traceback.format_exc()[-_MAX_TRACEBACK:]
         message = f"it called exit({error})" if isinstance(error, SystemExit) else f"{error}"
         seconds = time.perf_counter() - start
-        outcome = Failure(_reason(error), message, trace, seconds, seconds * gpus)
-    return Report(outcome, this_worker(), worker_process.take_printed())
+        failure = Failure(_reason(error), message, trace, seconds, seconds * gpus)
+        yield Report(failure, this_worker(), worker_process.take_printed())
 
 
 @cache

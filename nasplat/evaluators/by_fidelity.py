@@ -1,6 +1,6 @@
 """One evaluator for every fidelity of a study."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 from nasplat.errors import InvalidInputError
@@ -47,3 +47,7 @@ class ByFidelity(Evaluator):
     def measure(self, proposal: Proposal) -> Measurement:
         """Measure with the evaluator at the proposal's fidelity."""
         return self._at(proposal.fidelity).measure(proposal)
+
+    def measure_each(self, proposal: Proposal, epochs: Sequence[int]) -> Iterator[Measurement]:
+        """As the evaluator at the proposal's fidelity does."""
+        return self._at(proposal.fidelity).measure_each(proposal, epochs)

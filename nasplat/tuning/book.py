@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from nasplat.architecture import Architecture
@@ -13,7 +12,6 @@ from nasplat.attempt import Attempt, Ending, WorkerInfo
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import InvalidInputError, LeaseLostError
 from nasplat.evaluator import Identities
-from nasplat.evaluators.training import TrainingEvaluator
 from nasplat.lease import Lease
 from nasplat.measurement import Failure, Measurement
 from nasplat.objective import Goal, Objective
@@ -21,7 +19,7 @@ from nasplat.recorder import Recorder
 from nasplat.search_spaces.recipes import Recipes
 from nasplat.store import Store, StudyRecord, StudyState
 from nasplat.trial import Proposal, Trial
-from nasplat.worker import BenchConfig, resolve_device, set_up
+from nasplat.worker import BenchConfig, set_up
 
 STRATEGY = "ray-tune"
 """What the store calls the strategy of a tuning; no ask/tell loop can run it."""
@@ -89,21 +87,6 @@ Observer: TypeAlias = Callable[[Tuning, Trial], None]
 
 
 @lru_cache(maxsize=2)
-def evaluator_of(config: BenchConfig) -> TrainingEvaluator:
-    """What measures the trials of a tuning, on this machine; data is loaded at the first measurement."""
-    study, execution = StudyConfig.from_json(json.loads(config.study)), config.execution
-    bench = set_up(config)
-    return TrainingEvaluator(
-        bench.space,
-        bench.task,
-        bench.task.recipe.updated(study.recipe),
-        device=resolve_device(execution.device),
-        time_limit=execution.time_limit,
-        schedule_epochs=study.schedule_epochs,
-        checkpoints=Path(execution.checkpoints) if execution.checkpoints else None,
-    )
-
-
 @dataclass
 class _Flight:
     """A recipe that is being trained."""
@@ -142,7 +125,7 @@ class Book:
         self._store = store
         self._parent = parent
         self._observers = observers
-        self._identities = Identities(evaluator_of(BenchConfig(text, Execution(device="cpu"))))
+        self._identities = Identities(set_up(BenchConfig(text, Execution(device="cpu"))).evaluator)
         self._recorder = Recorder(store, tuning.config.name, self._identities)
         self._flights: dict[str, _Flight] = {}
         self._lease: Lease | None = None

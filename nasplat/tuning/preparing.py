@@ -59,7 +59,7 @@ def tune(
     if trials < 1:
         raise InvalidInputError(f"trials must be 1 or more, got {trials}")
     where = Execution(**{**execution, "executor": "ray"})
-    with api._opened(store) as opened:
+    with api.opened_store(store) as opened:
         config = _config(opened, study, trials=trials, epochs=epochs, architecture=architecture, seed=seed)
         config = _with_space(config, settings)
         config = replace(config, name=_name(opened, f"{study}/tune", config))
@@ -81,7 +81,7 @@ def _config(
     epochs = search.epochs if epochs is None else epochs
     if epochs < 1:
         raise InvalidInputError(f"epochs must be 1 or more, got {epochs}; say how long to train")
-    chosen = architecture or api._best(store, search, 1)[0]
+    chosen = architecture or api.best_architectures(store, search, 1)[0]
     chosen = api.space_of(search).parse(chosen).text
     return replace(
         search,

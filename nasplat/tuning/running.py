@@ -8,15 +8,12 @@ import gc
 import json
 import logging
 import os
-import time
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import optuna
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from nasplat.architecture import Architecture
@@ -28,8 +25,8 @@ from nasplat.ray import cluster
 from nasplat.seeding import proposal_rng
 from nasplat.space import SearchSpace
 from nasplat.trial import Proposal, Trial
-from nasplat.tuning.book import Book, evaluator_of
-from nasplat.worker import _MAX_TRACEBACK, BenchConfig, _for_share, _keep_to_share, _reason, set_up, this_worker
+from nasplat.tuning.book import Book
+from nasplat.worker import BenchConfig, measure_each, set_up
 
 from ray import tune  # after the module that says what to do where there is no Ray  # isort: skip
 from ray.tune.schedulers import ASHAScheduler  # isort: skip
@@ -325,8 +322,6 @@ class _Training(tune.Trainable):  # type: ignore[misc]
         """Keep what every training here has in common."""
         self._bench = bench
         self._metric_name = metric
-        if bench.execution.threads is not None:
-            torch.set_num_threads(bench.execution.threads)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -341,23 +336,10 @@ class _Training(tune.Trainable):  # type: ignore[misc]
     def _train(self, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """What Tune is told at each rung; whatever goes wrong becomes a typed failure."""
         study = StudyConfig.from_json(json.loads(self._bench.study))
-        start, gpus = time.perf_counter(), 0.0
-        try:
-            bench, evaluator = set_up(self._bench), evaluator_of(self._bench)
-            gpus = bench.gpus
-            if 0 < gpus < 1:
-                _keep_to_share(bench.device, gpus)
-            proposal = Proposal(bench.space.from_config(config), study.fidelity)
-            after = rungs(study.epochs)
-            for epochs, measurement in zip(after, evaluator.measure_each(proposal, after), strict=True):
-                outcome = _for_share(measurement, gpus)
-                value = measurement[self._metric_name]
-                yield _result(outcome, epochs, done=epochs == study.epochs) | {self._metric_name: value}
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of a training becomes its record
-            trace, seconds = traceback.format_exc()[-_MAX_TRACEBACK:], time.perf_counter() - start
-            failure = Failure(_reason(error), str(error), trace, seconds, seconds * gpus)
-            yield _result(failure, study.epochs, done=True)
-
-
-def _result(outcome: Measurement | Failure, epochs: int, *, done: bool) -> dict[str, Any]:
-    return {"outcome": outcome, "epochs": epochs, "worker": this_worker(), "done": done}
+        proposal = Proposal(set_up(self._bench).space.from_config(config), study.fidelity)
+        after = rungs(study.epochs)
+        for reached, report in zip(after, measure_each(self._bench, proposal, after), strict=False):
+            outcome = report.outcome
+            epochs = study.epochs if isinstance(outcome, Failure) else reached
+            result = {"outcome": outcome, "epochs": epochs, "worker": report.worker, "done": epochs == study.epochs}
+            yield result if isinstance(outcome, Failure) else result | {self._metric_name: outcome[self._metric_name]}

@@ -23,7 +23,7 @@ from nasplat.choices import Choice
 from nasplat.cli import tuning as command
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import InvalidInputError
-from nasplat.evaluator import Identities
+from nasplat.evaluator import Evaluator, Identities
 from nasplat.evaluators.training import TrainingEvaluator
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import FailureReason, Role
@@ -35,9 +35,8 @@ from nasplat.task import Task, classification
 from nasplat.training.recipe import Recipe
 from nasplat.trial import Proposal, TrialState
 from nasplat.tuning import Tuning, tune
-from nasplat.tuning.book import evaluator_of
 from nasplat.tuning.running import _decoded, _encoded, rungs
-from nasplat.worker import BenchConfig
+from nasplat.worker import BenchConfig, set_up
 from tests.plugins import STARTS
 from tests.test_docs import BLOCK, ROOT
 
@@ -119,8 +118,8 @@ def search(store: SqlStore, space: str = "tests.plugins:Faulty", name: str = "s"
     return nasplat.search(space, f"{HERE}:sealed", strategy="random", name=name, store=store, threads=1, **given)
 
 
-def evaluator(tuning: Tuning) -> TrainingEvaluator:
-    return evaluator_of(BenchConfig(json.dumps(tuning.config.to_json()), Execution(device="cpu")))
+def evaluator(tuning: Tuning) -> Evaluator:
+    return set_up(BenchConfig(json.dumps(tuning.config.to_json()), Execution(device="cpu"))).evaluator
 
 
 def values(measurement: nasplat.Measurement | None) -> dict[str, float]:
