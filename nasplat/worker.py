@@ -21,6 +21,7 @@ from nasplat.errors import (
     InvalidInputError,
     NonFiniteError,
     TrialTimeoutError,
+    WorkerLostError,
 )
 from nasplat.evaluator import Evaluator
 from nasplat.evaluators.by_fidelity import ByFidelity
@@ -182,6 +183,8 @@ def _reports(config: BenchConfig, work: Callable[[Evaluator], Iterator[Measureme
             _keep_to_share(bench.device, gpus)
         for measurement in work(bench.evaluator):
             yield Report(_for_share(measurement, gpus), this_worker(), worker_process.take_printed())
+    except WorkerLostError:
+        raise  # a process of a data-parallel training died, which says nothing about the architecture
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the one place where any error of a trial becomes its record
         trace = traceback.format_exc()[-_MAX_TRACEBACK:]
         message = f"it called exit({error})" if isinstance(error, SystemExit) else f"{error}"
