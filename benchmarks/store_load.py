@@ -39,8 +39,8 @@ from nasplat.store import Holder, StudyRecord
 from nasplat.trial import Proposal, Trial
 from tests.storage.postgresql import PostgresServer
 
-SEEDS = 8
-"""Each cell is measured with so many seeds, so that about a third of 100,000 trials repeat a measurement."""
+SEEDS = 32
+"""Each cell is measured with so many seeds, so that about half of 100,000 trials repeat a measurement."""
 DOWN_SECONDS = 2.0
 FIDELITY = Fidelity(12)
 
