@@ -1,13 +1,14 @@
 """How busy workers are kept: sleeping trials on Ray, and the real loop and store with simulated workers.
 
     python -m benchmarks.utilization --workers 16 --trials 480
-    python -m benchmarks.utilization --simulate 100 300 1000 3000 10000 30000
+    python -m benchmarks.utilization --simulate 100 1000 10000
+    python -m benchmarks.utilization --simulate 10000 --seconds 6,60
 
 Part 1 runs trials that sleep for 1 to 10 seconds, log-uniform, on so many Ray workers of this machine, and sums the
 seconds that workers slept; what is missing to 100 % is what the driver, Ray and the store cost.
 
 Part 2 runs the loop, a strategy and a SQLite store as they are, claims and durable writes included, with simulated
-workers whose trials take 60 to 600 seconds, log-uniform. The simulated clock also passes while the driver works, so
+workers whose trials take 60 to 600 seconds (or ``--seconds``), log-uniform. The simulated clock also passes while the driver works, so
 a driver that is too slow leaves workers idle.
 
 Both look at the time from when every worker has had a trial until nine tenths of the trials have been asked for: then
@@ -78,14 +79,14 @@ def on_ray(workers: int, trials: int, folder: Path) -> None:
         print(f"{strategy:24}{100 * share:>10.1f} %{cpu:>14.1f}{time.time() - began:>8.0f}")
 
 
-def by_simulation(counts: list[int], rounds: int, folder: Path) -> None:
+def by_simulation(counts: list[int], bounds: str, rounds: int, folder: Path) -> None:
     """Part 2."""
-    print(f"simulated workers, trials of 60 to 600 s, {rounds} a worker; the driver's own time passes on their clock")
+    print(f"simulated workers, trials of {bounds} s, {rounds} a worker; the driver's own time passes on their clock")
     print(f"{'workers':>8}  {'strategy':24}{'utilization':>12}{'trials/s':>10}{'driver ms/trial':>17}")
     for workers in counts:
         for strategy in STRATEGIES:
             execution = Execution("benchmarks.utilization:simulated", workers)
-            study, cpu = run(strategy, "benchmarks.workload:simulated:60,600", execution, rounds * workers, folder)
+            study, cpu = run(strategy, f"benchmarks.workload:simulated:{bounds}", execution, rounds * workers, folder)
             spans = [
                 (t.finished_at - t.measurement.cost.seconds, t.finished_at)
                 for t in study.trials
@@ -94,6 +95,7 @@ def by_simulation(counts: list[int], rounds: int, folder: Path) -> None:
             share = utilization(spans, workers)
             length = statistics.fmean(end - begin for begin, end in spans)
             ms = 1000 * cpu / len(study.trials)
+            (folder / f"{study.config.name}.db").unlink()
             print(f"{workers:>8}  {strategy:24}{100 * share:>10.1f} %{workers / length:>10.1f}{ms:>17.2f}")
 
 
@@ -103,13 +105,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="Ray workers of part 1")
     parser.add_argument("--trials", type=int, default=480)
     parser.add_argument("--simulate", type=int, nargs="*", default=[], help="numbers of simulated workers of part 2")
+    parser.add_argument("--seconds", default="60,600", help="shortest and longest simulated trial")
     parser.add_argument("--rounds", type=int, default=6, help="trials a simulated worker")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.workers:
             on_ray(options.workers, options.trials, Path(folder))
         if options.simulate:
-            by_simulation(options.simulate, options.rounds, Path(folder))
+            by_simulation(options.simulate, options.seconds, options.rounds, Path(folder))
 
 
 if __name__ == "__main__":
