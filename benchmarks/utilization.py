@@ -7,9 +7,9 @@
 Part 1 runs trials that sleep for 1 to 10 seconds, log-uniform, on so many Ray workers of this machine, and sums the
 seconds that workers slept; what is missing to 100 % is what the driver, Ray and the store cost.
 
-Part 2 runs the loop, a strategy and a SQLite store as they are, claims and durable writes included, with simulated
-workers whose trials take 60 to 600 seconds (or ``--seconds``), log-uniform. The simulated clock also passes while the driver works, so
-a driver that is too slow leaves workers idle.
+Part 2 runs the loop, a strategy and a SQLite store as they are, durable writes included, with simulated workers whose
+trials take 60 to 600 seconds (or ``--seconds``), log-uniform. The simulated clock also passes while the driver works,
+so a driver that is too slow leaves workers idle.
 
 Both look at the time from when every worker has had a trial until nine tenths of the trials have been asked for: then
 the budget is about to end, and workers have nothing to do.
