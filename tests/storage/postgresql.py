@@ -65,7 +65,7 @@ class PostgresServer:
         if self._as_user:
             shutil.chown(self._folder, "nobody", "nogroup")
             if subprocess.run([*self._as_user, "test", "-x", str(programs / "initdb")], check=False).returncode:
-                self._programs = shutil.copytree(programs.parent, self._folder / "installed") / programs.name
+                self._programs = self._copied(programs)
 
     def __enter__(self) -> Self:
         secret = self._folder / "password"
@@ -110,6 +110,13 @@ class PostgresServer:
         if self._runs:
             self._runs = False
             self._call("pg_ctl", "-w", "-m", "immediate", "stop")
+
+    def _copied(self, programs: Path) -> Path:
+        """The programs of the package where anyone may run them; they find their libraries beside it."""
+        site = programs.parents[2]
+        for part in site.glob(f"{_PACKAGE}*"):
+            shutil.copytree(part, self._folder / part.name)
+        return self._folder / programs.relative_to(site)
 
     def _call(self, program: str, *options: str) -> None:
         command = [*self._as_user, str(self._programs / program), "-D", str(self._folder / "data"), *options]
