@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 # Failed assertions of the suites show their values, as those of test modules do.
-pytest.register_assert_rewrite(*sorted({f"{__name__}.{home}" for home in _HOMES.values()}))
+pytest.register_assert_rewrite(*sorted(f"{__name__}.{home}" for home in {*_HOMES.values(), "leases"}))
 
 
 def __getattr__(name: str) -> Any:
