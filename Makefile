@@ -10,7 +10,7 @@ quickstart: $(INSTALLED)
 
 ## The whole test suite.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup
 
 ## Style, types and import rules.
 lint: $(INSTALLED)

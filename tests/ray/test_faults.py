@@ -13,6 +13,8 @@ from tests.ray import faults
 from tests.ray.faults import Aftermath, Site
 from tests.storage.postgresql import PostgresServer, find_programs
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture
 def site(cluster: Any, tmp_path: Path) -> Site:

@@ -40,6 +40,8 @@ from nasplat.worker import BenchConfig, set_up
 from tests.plugins import STARTS
 from tests.test_docs import BLOCK, ROOT
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 HERE = "tests.ray.test_tuning"
 OPEN = "NASPLAT_TEST_OPEN"
 """Environment variable of those who may read the test data of ``sealed``."""
