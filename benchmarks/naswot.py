@@ -28,11 +28,11 @@ from nasplat.architecture import Architecture
 from nasplat.counting import count
 from nasplat.evaluators.zero_cost import ZeroCostEvaluator
 from nasplat.fidelity import Fidelity
-from nasplat.proxy import ZeroCostProxy
+from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.search_spaces.nasbench201 import EDGES, CellModule, NasBench201
 from nasplat.seeding import torch_seed
 from nasplat.strategies.proxies.naswot import naswot
-from nasplat.task import Data, Task
+from nasplat.task import Task
 from nasplat.trial import Proposal
 
 Score: TypeAlias = Callable[[Architecture], float]
@@ -150,7 +150,7 @@ def scored_batch(space: NasBench201, task: Task, batch_size: int, seed: int) -> 
     """The inputs ``(B, C, H, W)`` that an evaluator with these settings scores on, in the default layout."""
     seen: list[Tensor] = []
 
-    def look(_network: nn.Module, batch: Data) -> float:
+    def look(_network: nn.Module, batch: Batch) -> float:
         seen.append(batch.inputs)
         return 0.0
 

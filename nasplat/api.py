@@ -11,13 +11,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from nasplat import registry
+from nasplat.architecture import Architecture
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.measurement import Measurement
 from nasplat.provenance import provenance
 from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
-from nasplat.study import Observer, Study
+from nasplat.study import Observer, Study, ranking_losses
 from nasplat.task import Part, Task
 from nasplat.training.trainer import Normalization
 from nasplat.trial import Trial
@@ -84,7 +86,8 @@ def score(
     Args:
         space: Name of a search space.
         task: Gives the batch.
-        proxy: The zero-cost score; ``params`` and ``flops`` are always recorded beside it.
+        proxy: The zero-cost score, or several joined by ``+``, whose ranks are summed; ``params`` and ``flops`` are
+            always recorded beside it.
         samples: How many to draw; None scores the whole space.
         architectures: Score these instead.
         store: Where the scores go.
@@ -92,8 +95,8 @@ def score(
         settings: As in ``search``.
     """
     options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
-    loaded = registry.proxy(proxy)
-    goal = f"{'max' if loaded.maximize else 'min'} {loaded.name}"
+    # An objective has four goals at most; further parts of a combination are measured and ranked all the same.
+    goals = tuple(str(goal) for goal in registry.proxies(proxy).goals[:4])
     strategy = "listed" if architectures else "exhaustive" if samples is None else "random"
     return search(
         space,
@@ -103,7 +106,7 @@ def score(
         budget=Budget(trials=samples if strategy == "random" else None),
         store=store,
         observers=observers,
-        **{"epochs": 0, "proxy": proxy, "objective": (goal,), **settings},
+        **{"epochs": 0, "proxy": proxy, "objective": goals, **settings},
     )
 
 
@@ -202,15 +205,18 @@ def best_architectures(store: Store, config: StudyConfig, top: int) -> list[str]
     """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
     objective = config.parsed_objective()
     space = space_of(config)
-    losses: dict[str, list[float]] = {}
-    texts: dict[str, str] = {}
+    measured: list[tuple[Architecture, Measurement]] = []
     for trial in store.trials(config.name, space):
         if trial.measurement is None or trial.repeat_of is not None or trial.proposal.fidelity != config.fidelity:
             continue
         if objective.feasible(trial.measurement):
-            architecture = trial.proposal.architecture
-            texts.setdefault(architecture.fingerprint, architecture.text)
-            losses.setdefault(architecture.fingerprint, []).append(objective.losses(trial.measurement)[0])
+            measured.append((trial.proposal.architecture, trial.measurement))
+    losses: dict[str, list[float]] = {}
+    texts: dict[str, str] = {}
+    of_trials = ranking_losses(config, [measurement for _, measurement in measured])
+    for (architecture, _), loss in zip(measured, of_trials, strict=True):
+        texts.setdefault(architecture.fingerprint, architecture.text)
+        losses.setdefault(architecture.fingerprint, []).append(loss)
     if not losses:
         raise InvalidInputError(f"study {config.name!r} has no completed trial to retrain")
     ranked = sorted(losses, key=lambda f: sum(losses[f]) / len(losses[f]))

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias
 
 from nasplat.errors import InvalidInputError, unknown_name
-from nasplat.proxy import ZeroCostProxy
+from nasplat.proxy import Combination, ZeroCostProxy
 
 Kind: TypeAlias = Literal["search_space", "strategy", "proxy", "task", "executor", "table"]
 _GROUPS: dict[Kind, str] = {
@@ -64,10 +64,37 @@ def proxy(name: str) -> ZeroCostProxy:
     """The zero-cost proxy of a name.
 
     Raises:
-        InvalidInputError: If there is none, or the name carries an argument.
+        InvalidInputError: If there is none, or the name carries an argument, or means several proxies.
     """
+    combination = proxies(name)
+    if len(combination.parts) > 1:
+        raise InvalidInputError(f"expected one proxy, got {name!r}, which combines {len(combination.parts)}")
+    return combination.parts[0]
+
+
+def proxies(text: str) -> Combination:
+    """The proxies that a text such as ``naswot+synflow`` names; their ranks are to be summed.
+
+    Raises:
+        InvalidInputError: If there is no such proxy, or a name carries an argument.
+    """
+    found = [_proxy_or_combination(name.strip()) for name in text.split("+")]
+    if len(found) == 1:
+        return found[0] if isinstance(found[0], Combination) else Combination(found[0].name, (found[0],))
+    parts = []
+    for part in found:
+        if isinstance(part, Combination):
+            names = "+".join(p.name for p in part.parts)
+            raise InvalidInputError(
+                f"{part.name!r} is a combination itself; in {text!r} name its parts instead: {names}"
+            )
+        parts.append(part)
+    return Combination(text, tuple(parts))
+
+
+def _proxy_or_combination(name: str) -> ZeroCostProxy | Combination:
     found, arguments = load("proxy", name)
-    if arguments or not isinstance(found, ZeroCostProxy):
+    if arguments or not isinstance(found, ZeroCostProxy | Combination):
         what = f"takes no argument after a colon, got {name!r}" if arguments else f"is no ZeroCostProxy but {found!r}"
         raise InvalidInputError(f"proxy {name.partition(':')[0]!r} {what}")
     return found

@@ -8,6 +8,7 @@ import numpy as np
 
 from nasplat.fidelity import Fidelity
 from nasplat.objective import Goal, Objective
+from nasplat.proxy import Combination
 from nasplat.space import SearchSpace
 from nasplat.trial import Proposal, Trial
 
@@ -22,12 +23,14 @@ class SearchContext:
         objective: How told trials at the study's fidelity are compared.
         fidelity: The study's own fidelity, at which the search ends.
         proxy: The zero-cost score that trials at zero epochs carry, and its direction.
+        combination: Where they carry several scores whose ranks are summed, how; ``proxy`` is the first of them.
     """
 
     space: SearchSpace
     objective: Objective
     fidelity: Fidelity
     proxy: Goal
+    combination: Combination | None = None
 
 
 class Strategy(ABC):

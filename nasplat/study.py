@@ -17,7 +17,7 @@ from nasplat.crew import Crew, End, Loss
 from nasplat.errors import InvalidInputError, LeaseLostError, ReplayError
 from nasplat.evaluator import Identities
 from nasplat.lease import Lease
-from nasplat.objective import Goal
+from nasplat.measurement import Measurement
 from nasplat.pareto import non_dominated
 from nasplat.recorder import EXPENSIVE_SECONDS, Recorder
 from nasplat.seeding import proposal_rng
@@ -102,9 +102,15 @@ class Study:
 
     def _make_strategy(self) -> Strategy:
         config = self.config
-        proxy = registry.proxy(config.proxy)
         space = restricted(self.space, self.task, self.objective.constraints)
-        context = SearchContext(space, self.objective, config.fidelity, Goal(proxy.name, proxy.maximize))
+        proxies = registry.proxies(config.proxy)
+        context = SearchContext(
+            space,
+            self.objective,
+            config.fidelity,
+            proxies.goals[0],
+            combination=proxies if len(proxies.parts) > 1 else None,
+        )
         strategy: Strategy = registry.create("strategy", config.strategy, context, options=config.strategy_options)
         if config.repeats > 1:
             strategy = Repeated(strategy, config.repeats)
@@ -400,16 +406,25 @@ class Study:
             and self.objective.feasible(t.measurement)
         ]
 
+    def ranked(self) -> list[Trial]:
+        """The completed trials, none twice, the one with the best first goal first and the earliest of equals.
+
+        Scores of a combination of proxies are ranked among each other, and the best sum of ranks comes first.
+        """
+        completed = [t for t in self.completed() if t.repeat_of is None]
+        losses = ranking_losses(self.config, [t.measurement for t in completed if t.measurement is not None])
+        return [completed[place] for place in np.argsort(losses, kind="stable")]
+
     def best(self) -> Trial:
-        """The completed trial with the best first goal; the earliest of equals.
+        """The first of the ranked trials.
 
         Raises:
             InvalidInputError: If no trial has completed.
         """
-        completed = self.completed()
-        if not completed:
+        ranked = self.ranked()
+        if not ranked:
             raise InvalidInputError(f"study {self.config.name!r} has no completed trial at its own fidelity")
-        return min(completed, key=self._first_loss)
+        return ranked[0]
 
     def _first_loss(self, trial: Trial) -> float:
         assert trial.measurement is not None  # callers pass completed trials
@@ -444,3 +459,15 @@ class Study:
                 }
             )
         return pd.DataFrame(rows)
+
+
+def ranking_losses(config: StudyConfig, measurements: Sequence[Measurement]) -> list[float]:
+    """One number for each of a study's measurements at its own fidelity, smaller is better.
+
+    That is the first goal, or, where the goals are the scores of a combination of proxies, the sum of their ranks.
+    """
+    objective, proxies = config.parsed_objective(), registry.proxies(config.proxy)
+    goals = objective.goals
+    if len(goals) > 1 and not config.fidelity.trained and goals == proxies.goals[: len(goals)]:
+        return proxies.losses(measurements)
+    return [objective.losses(m)[0] for m in measurements]

@@ -113,8 +113,8 @@ _NO_DATA = "untrained networks are scored on a batch of data, and a table has no
 
 
 def _zero_cost(study: StudyConfig, space: SearchSpace, task: Task, device: str) -> ZeroCostEvaluator | None:
-    names = dict.fromkeys((study.proxy, "params", "flops"))
-    proxies = [registry.proxy(name) for name in names]
+    named = (*registry.proxies(study.proxy).parts, registry.proxy("params"), registry.proxy("flops"))
+    proxies = list({proxy.name: proxy for proxy in named}.values())
     if not task.has_data:
         return None
     return ZeroCostEvaluator(space, task, proxies, batch_size=study.score_batch_size, device=device)

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from nasplat.errors import InvalidInputError
-from nasplat.strategies.naswot import UNTRAINED, score_loss
+from nasplat.strategies.naswot import UNTRAINED, by_score
 from nasplat.strategies.regularized_evolution import Aging, Member
 from nasplat.strategy import SearchContext, Strategy
 from nasplat.trial import Proposal, Trial
@@ -49,7 +49,7 @@ class AssistedEvolution(Strategy):
             return None
         place = number - self._pool
         if place < min(self._population, len(self._scored)):
-            chosen = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))[place]
+            chosen = by_score(self._context, self._scored)[place]
             return Proposal(chosen.proposal.architecture, fidelity, parents=(chosen.number,), why="promoted")
         if not self._alive:
             return Proposal(space.sample(rng), fidelity)

@@ -3,30 +3,39 @@
 Score N random architectures untrained; the one with the highest score is the answer, and is trained once.
 """
 
-import math
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 
 from nasplat.errors import InvalidInputError
 from nasplat.fidelity import Fidelity
-from nasplat.measurement import Measurement
 from nasplat.strategy import SearchContext, Strategy
 from nasplat.trial import Proposal, Trial
 
 UNTRAINED = Fidelity(epochs=0)
 
 
-def score_loss(context: SearchContext, measurement: Measurement | None) -> float:
-    """The study's proxy as a loss, smaller is better; infinite for a failed trial."""
-    return math.inf if measurement is None else context.proxy.loss(measurement[context.proxy.metric])
+def by_score(context: SearchContext, trials: Sequence[Trial]) -> list[Trial]:
+    """The measured ones of a set of trials at zero epochs, the best score first and the earliest of equals.
+
+    Several proxies are combined by the sum of their ranks in the set.
+    """
+    measured = sorted((t for t in trials if t.measurement is not None), key=lambda t: t.number)
+    measurements = [t.measurement for t in measured if t.measurement is not None]
+    if context.combination is not None:
+        losses = context.combination.losses(measurements)
+    else:
+        losses = [context.proxy.loss(m[context.proxy.metric]) for m in measurements]
+    return [measured[place] for place in np.argsort(losses, kind="stable")]
 
 
 @final
 class Naswot(Strategy):
     """N architectures at zero epochs, then the best of them at the study's fidelity.
 
-    The score is the study's proxy, so any other zero-cost proxy can take the place of the activation overlap.
+    The score is the study's proxy, so any other zero-cost proxy, or the sum of the ranks of several, can take the place
+    of the activation overlap.
 
     Args:
         context: Space, proxy and fidelity.
@@ -53,7 +62,7 @@ class Naswot(Strategy):
         if self._told < self._samples:
             return None
         place = number - self._samples
-        ranked = sorted(self._scored, key=lambda t: (score_loss(self._context, t.measurement), t.number))
+        ranked = by_score(self._context, self._scored)
         if place >= min(self._finalists, len(ranked)):
             return None
         chosen = ranked[place]

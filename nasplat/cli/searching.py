@@ -267,8 +267,7 @@ def _run(config: StudyConfig, store: str, execution: Execution, json: bool, metr
 def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     """Say what a search found and what to do next."""
     config, goal = study.config, study.objective.goals[0]
-    completed = [t for t in study.completed() if t.repeat_of is None]
-    ranked = sorted(completed, key=lambda t: (_loss(study, t), t.number))[:top]
+    ranked = study.ranked()[:top]
     failed = sum(t.failure is not None for t in study.trials)
     saved = sum(t.saved for t in study.trials)
     if json:
@@ -326,10 +325,6 @@ def report_retraining(study: Study, json: bool) -> None:
         output.say(f"  {row['architecture']}")
         for path in row["weights"]:
             output.say(f"  weights: {path}")
-
-
-def _loss(study: Study, trial: Trial) -> float:
-    return math.inf if trial.measurement is None else study.objective.losses(trial.measurement)[0]
 
 
 def _metrics(trial: Trial, names: list[str]) -> dict[str, float | None]:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nasplat.errors import NonFiniteError
 from nasplat.evaluator import Evaluator
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Measurement, Metric, Role
 from nasplat.provenance import provenance
-from nasplat.proxy import ZeroCostProxy
+from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.seeding import torch_seed
 from nasplat.space import SearchSpace
-from nasplat.task import Data, Part, Task
+from nasplat.task import Part, Task
 from nasplat.training.trainer import Normalization
 from nasplat.trial import Proposal
 
@@ -52,7 +52,7 @@ class ZeroCostEvaluator(Evaluator):
         self._proxies = tuple(sorted(proxies, key=lambda p: not p.preserves))
         self._batch_size = batch_size
         self._device = torch.device(device)
-        self._batches: dict[int, Data] = {}
+        self._batches: dict[int, Batch] = {}
         self._fingerprint: str | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
@@ -80,6 +80,8 @@ class ZeroCostEvaluator(Evaluator):
         for proxy in self._proxies:
             with torch_seed(proposal.seed):
                 network = network or self._build(proposal, batch)
+            # Whatever was computed before, a network that draws numbers of its own draws the same.
+            with torch_seed(proposal.seed):
                 score = proxy.compute(network.train(), batch)
             network = network if proxy.preserves else None
             if math.isnan(score):
@@ -89,12 +91,12 @@ class ZeroCostEvaluator(Evaluator):
         gpu_seconds = seconds if self._device.type == "cuda" else 0.0
         return Measurement(metrics, Cost(seconds, gpu_seconds), provenance(str(self._device)))
 
-    def _build(self, proposal: Proposal, batch: Data) -> nn.Module:
+    def _build(self, proposal: Proposal, batch: Batch) -> nn.Module:
         network = self._space.build(proposal.architecture, self._task)
         layout = torch.channels_last if batch.inputs.ndim == 4 else torch.contiguous_format
         return network.to(self._device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
-    def _batch(self, seed: int) -> Data:
+    def _batch(self, seed: int) -> Batch:
         if seed not in self._batches:
             train = self._task.data(Part.TRAIN)
             index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self._batch_size]
@@ -102,5 +104,8 @@ class ZeroCostEvaluator(Evaluator):
             inputs = Normalization.of(train.inputs).apply(data.inputs).to(self._device)
             if inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-            self._batches[seed] = Data(inputs, data.targets.to(self._device))
+            self._batches[seed] = Batch(inputs, data.targets.to(self._device), self._loss, seed)
         return self._batches[seed]
+
+    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._task.loss(outputs, targets, 0.0)

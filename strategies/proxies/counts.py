@@ -4,16 +4,17 @@ from torch import nn
 
 from nasplat.counting import count_network
 from nasplat.measurement import Role
-from nasplat.proxy import ZeroCostProxy
-from nasplat.task import Data
+from nasplat.proxy import Batch, ZeroCostProxy
+from nasplat.strategies.proxies.scratch import borrowed
 
 
-def _params(network: nn.Module, batch: Data) -> float:
+def _params(network: nn.Module, batch: Batch) -> float:
     return float(sum(p.numel() for p in network.parameters() if p.requires_grad))
 
 
-def _flops(network: nn.Module, batch: Data) -> float:
-    return float(count_network(network.eval(), batch.inputs[:1]).flops)
+def _flops(network: nn.Module, batch: Batch) -> float:
+    with borrowed(network):
+        return float(count_network(network.eval(), batch.inputs[:1]).flops)
 
 
 params = ZeroCostProxy("params", _params, role=Role.NONE, preserves=True)

@@ -9,6 +9,9 @@ What counts as a ReLU follows the authors' program, whose scores are the publish
 ReLU in it, so all of them count twice except the last, and branches that end in a ``none`` count too. Batch
 normalization uses the statistics of the batch.
 
+A network that has no such module (GELU, SiLU, functional calls) has the inputs of all its activation functions for
+codes, each once: they are positive or not, whatever the function.
+
 Where it deviates: one forward pass without gradients instead of two and a backward pass, one exact integer
 product a distinct input instead of two in floating point a hook. K is the same; see ``benchmarks/naswot.py``.
 """
@@ -23,30 +26,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasplat.errors import InvalidInputError
-from nasplat.proxy import ZeroCostProxy
-from nasplat.task import Data
+from nasplat.proxy import Batch, ZeroCostProxy
+from nasplat.strategies.proxies.activations import watch
+from nasplat.strategies.proxies.scratch import borrowed
 
 _EXACT_COLUMNS = 1 << 24
 """Sums of so many zeros and ones are exact in float32."""
 
 
 def agreement_kernel(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
-    """In how many places the ReLU codes of two examples agree.
+    """In how many places the codes of two examples agree.
 
     Args:
-        network: In training mode; called once, without gradients. It must keep examples apart along the first
-            dimension of every ReLU's input.
+        network: Called once, without gradients; batch normalization in training mode. It must keep examples apart
+            along the first dimension of every ReLU's input.
         inputs: ``(B, ...)``.
 
     Returns:
         K, ``(B, B)``, symmetric; its diagonal is the number of ReLUs.
 
     Raises:
-        InvalidInputError: If the network calls no ReLU module, or calls one without the batch dimension.
+        InvalidInputError: If the network calls no ReLU module although it has one, or calls one without the batch
+            dimension, or has no activation function at all.
     """
     kernel = _Kernel(len(inputs))
-    with _watched(network, kernel), torch.no_grad():
-        network(inputs)
+    rectifiers = [m for m in network.modules() if "ReLU" in type(m).__name__]
+    if rectifiers:
+        with _watched(rectifiers, kernel), torch.no_grad():
+            network(inputs)
+    else:
+        watch(network, inputs, lambda before, _after: kernel.add(before))
     return kernel.total()
 
 
@@ -69,7 +78,7 @@ class _Kernel:
         self._seen: dict[tuple[int, int], tuple[Tensor, NDArray[np.int64]]] = {}
         self._total: NDArray[np.int64] | None = None
 
-    def add(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def see(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Forward pre-hook: add the agreement of the module's input."""
         if not arguments or not isinstance(arguments[0], Tensor):
             return
@@ -79,24 +88,27 @@ class _Kernel:
                 f"naswot needs the batch of {self._batch} as first dimension of every ReLU's input; "
                 f"{type(module).__name__} got {tuple(x.shape)}"
             )
+        self.add(x)
+
+    def add(self, x: Tensor) -> None:
+        """Add the agreement of an input ``(B, ...)``."""
         # In-place operations keep a tensor's identity but raise its version.
         key = (id(x), x._version)
         if key not in self._seen:
-            self._seen[key] = (x, _agreement(x))
-        agreement = self._seen[key][1]
-        self._total = agreement.copy() if self._total is None else self._total + agreement
+            self._seen[key] = (x, agreement(x))
+        agreeing = self._seen[key][1]
+        self._total = agreeing.copy() if self._total is None else self._total + agreeing
 
     def total(self) -> NDArray[np.int64]:
         """The sum of everything added."""
         if self._total is None:
             raise InvalidInputError(
-                "naswot reads the codes of ReLU modules, and this network calls none; "
-                "use another proxy, or nn.ReLU modules instead of functional calls"
+                "naswot reads the codes of ReLU modules, and this network has some but calls none; use another proxy"
             )
         return self._total
 
 
-def _agreement(x: Tensor) -> NDArray[np.int64]:
+def agreement(x: Tensor) -> NDArray[np.int64]:
     """Agreement ``(B, B)`` of the codes of an input ``(B, ...)``: its size minus their Hamming distances."""
     active = x > 0
     if active.ndim == 4 and active.is_contiguous(memory_format=torch.channels_last):
@@ -129,8 +141,8 @@ def _has_integer_product(code: Tensor) -> bool:
 
 
 @contextmanager
-def _watched(network: nn.Module, kernel: _Kernel) -> Iterator[None]:
-    handles = [m.register_forward_pre_hook(kernel.add) for m in network.modules() if "ReLU" in type(m).__name__]
+def _watched(rectifiers: list[nn.Module], kernel: _Kernel) -> Iterator[None]:
+    handles = [m.register_forward_pre_hook(kernel.see) for m in rectifiers]
     try:
         yield
     finally:
@@ -138,8 +150,9 @@ def _watched(network: nn.Module, kernel: _Kernel) -> Iterator[None]:
             handle.remove()
 
 
-def _score(network: nn.Module, batch: Data) -> float:
-    return log_determinant(agreement_kernel(network.train(), batch.inputs))
+def _score(network: nn.Module, batch: Batch) -> float:
+    with borrowed(network):
+        return log_determinant(agreement_kernel(network, batch.inputs))
 
 
-naswot = ZeroCostProxy("naswot", _score)
+naswot = ZeroCostProxy("naswot", _score, preserves=True)

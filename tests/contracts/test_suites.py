@@ -16,12 +16,12 @@ from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value
 from nasplat.errors import InvalidArchitectureError
 from nasplat.executors import TrialExecutor
-from nasplat.proxy import ZeroCostProxy
+from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.space import Graph, SearchSpace
 from nasplat.strategies.random import Random
 from nasplat.strategies.regularized_evolution import RegularizedEvolution
 from nasplat.strategy import SearchContext, Strategy
-from nasplat.task import Data, Task
+from nasplat.task import Task
 from nasplat.testing import ExecutorSuite, ProxySuite, SpaceSuite, StoreSuite, StrategySuite, ToySpace
 from nasplat.testing.proxies import SmallCNN
 from nasplat.testing.strategies import context_of
@@ -31,7 +31,7 @@ T = TypeVar("T")
 TOY = ToySpace()
 CONTEXT = context_of(TOY)
 TASK = Task("images", input_shape=(3, 16, 16), outputs=5)
-BATCH = Data(torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 4)
+BATCH = Batch(torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 4)
 
 
 class Faulty(Strategy):
@@ -191,31 +191,31 @@ def test_faults_of_spaces(space: type[Flat], test: str, arguments: dict[str, Any
     getattr(SpaceSuite(), test)(space=Flat(), **arguments)
 
 
-def _normalizing(network: nn.Module, batch: Data) -> float:
+def _normalizing(network: nn.Module, batch: Batch) -> float:
     """Moves the statistics of the batch normalization."""
     return float(network(batch.inputs).detach().std())
 
 
-def _nan(network: nn.Module, batch: Data) -> float:
+def _nan(network: nn.Module, batch: Batch) -> float:
     return float("nan")
 
 
-def _hooked(network: nn.Module, batch: Data) -> float:
+def _hooked(network: nn.Module, batch: Batch) -> float:
     next(network.children()).register_forward_hook(lambda *_: None)
     return 1.0
 
 
-def _careless(network: nn.Module, batch: Data) -> float:
+def _careless(network: nn.Module, batch: Batch) -> float:
     batch.inputs.add_(1.0)
     return 1.0
 
 
-def _counting(network: nn.Module, batch: Data) -> float:
+def _counting(network: nn.Module, batch: Batch) -> float:
     _CALLS.append(1)
     return float(len(_CALLS))
 
 
-def _quiet(network: nn.Module, batch: Data) -> float:
+def _quiet(network: nn.Module, batch: Batch) -> float:
     torch.set_grad_enabled(False)
     return 1.0
 
@@ -234,8 +234,8 @@ _CALLS: list[int] = []
         (_quiet, "test_settings_of_torch_stay"),
     ],
 )
-def test_faults_of_proxies(compute: Callable[[nn.Module, Data], float], test: str) -> None:
-    batch = Data(BATCH.inputs.clone(), BATCH.targets)
+def test_faults_of_proxies(compute: Callable[[nn.Module, Batch], float], test: str) -> None:
+    batch = Batch(BATCH.inputs.clone(), BATCH.targets)
     try:
         with pytest.raises(AssertionError):
             getattr(ProxySuite(), test)(ZeroCostProxy("p", compute, preserves=True), SmallCNN, batch)

@@ -14,11 +14,12 @@ from nasplat.errors import InvalidInputError
 from nasplat.evaluators.zero_cost import ZeroCostEvaluator
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Role
+from nasplat.proxy import Batch
 from nasplat.search_spaces.nasbench201 import NasBench201
 from nasplat.seeding import torch_seed
 from nasplat.strategies.proxies import naswot as module
 from nasplat.strategies.proxies.naswot import agreement_kernel, log_determinant, naswot
-from nasplat.task import Data, Task, classification
+from nasplat.task import Task, classification
 from nasplat.trial import Proposal
 
 SPACE = NasBench201(channels=4, cells=2)
@@ -111,14 +112,14 @@ def test_every_relu_but_the_last_counts_twice() -> None:
 
 def test_a_network_that_tells_nothing_apart_scores_minus_infinity() -> None:
     network = network_of(official(["none"] * 6))
-    assert naswot.compute(network, Data(images(), torch.zeros(24, dtype=torch.int64))) == -math.inf
+    assert naswot.compute(network, Batch(images(), torch.zeros(24, dtype=torch.int64))) == -math.inf
 
 
 def test_the_score_is_the_log_determinant() -> None:
     kernel = agreement_kernel(network_of("resnet"), images())
     expected = np.log(np.abs(np.linalg.eigvalsh(kernel.astype(np.float64)))).sum()
     assert log_determinant(kernel) == pytest.approx(expected, rel=1e-10)
-    assert naswot.compute(network_of("resnet"), Data(images(), torch.zeros(24))) == log_determinant(kernel)
+    assert naswot.compute(network_of("resnet"), Batch(images(), torch.zeros(24))) == log_determinant(kernel)
 
 
 class InPlace(nn.Module):
@@ -162,10 +163,49 @@ def test_any_network_with_relus(make: Callable[[], nn.Module]) -> None:
     np.testing.assert_array_equal(agreement_kernel(network, inputs), by_definition(network, inputs))
 
 
-def test_a_network_without_relus_is_refused() -> None:
-    network = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 2))
-    with pytest.raises(InvalidInputError, match=r"calls none; use another proxy, or nn\.ReLU modules"):
+class Functional(nn.Module):
+    """Activation functions without modules, one of which overwrites its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 30), nn.Linear(30, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.relu(self.first(x), inplace=True)
+        return torch.tanh(self.second(x))
+
+
+def test_without_relu_modules_all_activation_functions_count_once() -> None:
+    with torch_seed(0):
+        network, inputs = Functional(), torch.randn(16, 6)
+    first = network.first(inputs)
+    second = network.second(first.relu())
+    x = (torch.cat([first, second], 1) > 0).double()
+    expected = x @ x.T + (1.0 - x) @ (1.0 - x).T
+    np.testing.assert_array_equal(agreement_kernel(network, inputs), expected.numpy())
+
+
+def test_a_network_without_activation_functions_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(6, 8), nn.Softmax(1), nn.Linear(8, 2))
+    with pytest.raises(InvalidInputError, match="calls none with the batch of 4 as first dimension; use another proxy"):
         agreement_kernel(network, torch.randn(4, 6))
+
+
+class Uncalled(nn.Module):
+    """A ReLU that is there and never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu = nn.Linear(6, 2), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out
+
+
+def test_relus_that_are_not_called_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="has some but calls none; use another proxy"):
+        agreement_kernel(Uncalled(), torch.randn(4, 6))
 
 
 def test_a_relu_that_does_not_see_the_batch_is_refused() -> None:

@@ -1,0 +1,82 @@
+"""What goes into and comes out of a network's activation functions, whether they are called as modules or not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from nasplat.errors import InvalidInputError
+
+See: TypeAlias = Callable[[Tensor, Tensor], None]
+"""Called with the input and the output of an activation function."""
+
+_FUNCTIONS = frozenset(
+    {
+        torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_,
+        torch.rrelu, torch.selu, torch.selu_, torch.celu, torch.celu_, torch.prelu,
+        torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, functional.tanh,
+        torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid,
+        functional.relu6, functional.leaky_relu, functional.leaky_relu_, functional.elu, functional.elu_,
+        functional.rrelu, functional.selu, functional.celu, functional.prelu,
+        functional.gelu, functional.silu, functional.mish, functional.hardswish, functional.hardtanh,
+        functional.hardsigmoid, functional.softplus, functional.logsigmoid, functional.softsign,
+    }
+)  # fmt: skip
+"""Elementwise activation functions; a call of one inside another is not seen, so each counts once."""
+
+
+def watch(network: nn.Module, inputs: Tensor, see: See) -> None:
+    """Run the network once, without gradients, and show every activation function that sees the batch.
+
+    Args:
+        network: Run as it is; batch normalization in training mode moves its statistics.
+        inputs: ``(B, ...)``.
+        see: Called with input and output of each call, in order; both may be overwritten afterwards.
+
+    Raises:
+        InvalidInputError: If no activation function has an input ``(B, ...)``.
+    """
+    watcher = _Watcher(len(inputs), see)
+    with torch.no_grad(), watcher:
+        network(inputs)
+    if not watcher.calls:
+        raise InvalidInputError(
+            "this proxy reads the signs of what goes into activation functions (ReLU, GELU, SiLU, …), and this network "
+            f"calls none with the batch of {len(inputs)} as first dimension; use another proxy"
+        )
+
+
+@final
+class _Watcher(TorchFunctionMode):
+    def __init__(self, batch: int, see: See) -> None:
+        super().__init__()
+        self.calls = 0
+        self._batch = batch
+        self._see = see
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        arguments: tuple[Any, ...] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = options or {}
+        if function not in _FUNCTIONS:
+            return function(*arguments, **options)
+        x = arguments[0] if arguments else options.get("input")
+        if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != self._batch:
+            return function(*arguments, **options)
+        overwrites = (
+            options.get("inplace", False) is True
+            or function.__name__.endswith("_")
+            or any(a is True for a in arguments[1:])
+        )
+        before = x.clone() if overwrites else x
+        output = function(*arguments, **options)
+        self.calls += 1
+        self._see(before, output)
+        return output
