@@ -1,12 +1,10 @@
 """What a worker's child process runs: one batch of calls after another. Imports no Ray, which takes memory and time."""
 
-import os
 import pickle
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeAlias, final
 
 from nasplat.attempt import WorkerInfo
@@ -14,9 +12,6 @@ from nasplat.worker import this_worker
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 """Function, positional and keyword arguments."""
-
-GPU_SHARE = "NASPLAT_GPU_SHARE"
-"""Environment variable: the share of its GPU's memory that this process may take."""
 
 
 @final
@@ -37,7 +32,6 @@ class Reply:
 
 def run(batch: bytes) -> bytes:
     """Run a pickled list of calls one after another; gives a pickled ``Reply``."""
-    _keep_to_share()
     calls: list[Call] = pickle.loads(batch)
     start = time.perf_counter()
     outcomes = [_outcome(*call) for call in calls]
@@ -68,13 +62,3 @@ def _portable(value: Any, raised: bool) -> tuple[Any, bool]:
         what = "".join(traceback.format_exception(value)) if raised else f"{type(value).__name__}: {error}"
         return RuntimeError(f"what the call {'raised' if raised else 'gave'} cannot travel by pickle: {what}"), True
     return value, raised
-
-
-@cache
-def _keep_to_share() -> None:
-    # Ray reserves shares of a GPU in its books only; memory beyond the share would be taken from the neighbours.
-    share = float(os.environ.get(GPU_SHARE, "1"))
-    if share < 1:
-        import torch
-
-        torch.cuda.set_per_process_memory_fraction(share)

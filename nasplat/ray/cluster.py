@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -61,17 +62,23 @@ def connect(address: str, runtime_env: Mapping[str, Any]) -> bool:
         # Of someone else, whose it stays, or of our own, which ends with its last user.
         _users += _users > 0
         return False
-    own: dict[str, Any] = {} if "://" in address else {"log_to_driver": False}
+    own: dict[str, Any] = {"log_to_driver": False}
     if address == "local":
         own |= {"include_dashboard": False, "object_store_memory": _LOCAL_STORE_BYTES}
     try:
-        with _own_signals():
+        with _own_signals(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what goes wrong, the error says more
             ray.init(address, runtime_env=dict(runtime_env) or None, logging_level=logging.ERROR, **own)
     except ConnectionError as error:
+        ray.shutdown()  # an attempt from outside leaves Ray's functions pointing there
         why = str(error).strip().splitlines()[0]
         hint = "--address local starts Ray on this machine; 'ray start --head' makes it the first node of a cluster"
-        if "://" in address:
-            hint = "the head node of the cluster serves such addresses on port 10001"
+        if "AuthenticationError" in str(error.__cause__):
+            hint = (
+                "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to it"
+            )
+        elif "://" in address:
+            hint = "the head node of a cluster serves such addresses on port 10001"
         raise InvalidInputError(f"no Ray cluster is found at address {address!r} ({why}): {hint}") from error
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"Ray cannot use address {address!r} and runtime_env {runtime_env}: {error}") from error
@@ -123,18 +130,19 @@ class Room:
 def room(needs: Mapping[str, float]) -> Room:
     """What the alive nodes have for workers that need so much each."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    held = sum(_fitting(node["Resources"], needs) for node in alive)
-    return Room(frozenset(node["NodeID"] for node in alive), held, _fitting(ray.available_resources(), needs))
+    held = sum(fitting(node["Resources"], needs) for node in alive)
+    return Room(frozenset(node["NodeID"] for node in alive), held, fitting(ray.available_resources(), needs))
 
 
 def check_feasible(needs: Mapping[str, float]) -> None:
-    """Refuse workers that no node can ever hold, for which Ray would wait silently.
+    """Refuse workers that no node can hold, for which Ray would wait silently.
 
     Raises:
-        InvalidInputError: If no node that is alive, and none that the cluster says it can start, is large enough.
+        InvalidInputError: If no node that is alive is large enough. What an autoscaler could start is not counted,
+            because no cluster of Ray's own tells.
     """
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(_fitting(resources, needs) for resources in [*alive, *_startable()]):
+    if any(fitting(resources, needs) for resources in alive):
         return
     names = dict.fromkeys(["CPU", "GPU", *needs])
     largest = {tuple(resources.get(name, 0.0) for name in names) for resources in alive}
@@ -142,11 +150,12 @@ def check_feasible(needs: Mapping[str, float]) -> None:
     raise InvalidInputError(
         f"no node of the Ray cluster has room for one worker: it needs {_listed(needs)}, and the largest of "
         f"{len(alive)} node(s) have {listed}; lower cpus_per_worker, gpus_per_worker or resources, or add such a node "
-        "first"
+        f"first (an autoscaler starts one on ray.autoscaler.sdk.request_resources(bundles=[{dict(needs)}]))"
     )
 
 
-def _fitting(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+def fitting(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many workers a node with such resources holds."""
     counts = []
     for name, amount in needs.items():
         there = resources.get(name, 0.0)
@@ -168,24 +177,3 @@ def _undominated(amounts: set[tuple[float, ...]]) -> list[tuple[float, ...]]:
 
 def _listed(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
-
-
-def _startable() -> list[dict[str, float]]:
-    """Resources of the kinds of nodes that the cluster's autoscaler can start, as far as it tells."""
-    # A driver outside the cluster has no line to its tables; a task inside it has.
-    try:
-        return ray.get(ray.remote(num_cpus=0)(_node_kinds).remote(), timeout=30) if _is_client() else _node_kinds()
-    except Exception:  # noqa: BLE001 - no public way tells the kinds of nodes, and the private one may change
-        return []
-
-
-def _is_client() -> bool:
-    return bool(ray.util.client.ray.is_connected())
-
-
-def _node_kinds() -> list[dict[str, float]]:
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    groups = [] if config is None else config.node_group_configs
-    return [dict(group.resources) for group in groups if group.max_count != 0]

@@ -112,13 +112,6 @@ class RayExecutor(TrialExecutor):
         self._execution = execution
         self._needs = cluster.demand(execution)
         _check_workers(execution, self._needs)
-        self._first = cluster.connect(execution.address or "auto", execution.runtime_env)
-        try:
-            cluster.check_feasible(self._needs)
-            self._actor_class = self._make_actor_class()
-        except BaseException:
-            cluster.disconnect()
-            raise
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._open: set[Future[Any]] = set()
         self._queue: deque[_Call] = deque()
@@ -132,9 +125,17 @@ class RayExecutor(TrialExecutor):
         self._latest: Kind = ()
         self._broken: Exception | None = None
         self._shut_down = False
-        self._look()
+        connected = cluster.connect(execution.address or "auto", execution.runtime_env)
+        try:
+            cluster.check_feasible(self._needs)
+            # A connection that was there has no runtime environment, or another one.
+            self._actor_class = self._make_actor_class({} if connected else execution.runtime_env)
+            self._look()
+        except BaseException:
+            cluster.disconnect()
+            raise
 
-    def _make_actor_class(self) -> Any:
+    def _make_actor_class(self, runtime_env: Mapping[str, Any]) -> Any:
         execution = self._execution
         others = {name: n for name, n in self._needs.items() if name not in ("CPU", "GPU")}
         options: dict[str, Any] = {
@@ -143,8 +144,8 @@ class RayExecutor(TrialExecutor):
             "resources": others,
             "max_restarts": 0,
         }
-        if execution.runtime_env and not self._first:
-            options["runtime_env"] = dict(execution.runtime_env)
+        if runtime_env:
+            options["runtime_env"] = dict(runtime_env)
         try:
             return ray.remote(**options)(Supervisor)
         except (ValueError, TypeError) as error:

@@ -33,7 +33,7 @@ class Limits:
     Attributes:
         time: Seconds of a call, or None.
         memory: Bytes of main memory of its process, or None.
-        gpus: Its share of one GPU, or a whole number of them.
+        gpus: A share of one, or a whole number; Ray has reserved them.
     """
 
     time: float | None
@@ -57,10 +57,9 @@ class Supervisor:
         self._name = name
         # A spawned child imports its parent's main script, which here is Ray's: of no use to it, and slow.
         sys.modules["__main__"].__file__ = None
-        if limits.gpus == 0:
+        if not limits.gpus:
+            # Whether Ray hides GPUs from those that have reserved none depends on its version and settings.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        elif limits.gpus < 1:
-            os.environ[batch.GPU_SHARE] = str(limits.gpus)
         self._executor = ProcessExecutor(1, limits.time, limits.memory)
 
     def start(self) -> Started:
