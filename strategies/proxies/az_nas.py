@@ -17,8 +17,8 @@ they are, and a block that halves the map has the gradients at its input rearran
 their program takes from the NAS-Bench-201 network is found in any network here. Blocks are the modules with submodules
 that lie in the outermost sequence, where ``nn.Sequential`` and ``nn.ModuleList`` of such modules are taken apart; the
 features are their outputs and what goes into the first of them, but neither the network's inputs nor its outputs. A
-network with fewer than two such features has its convolutions and linear layers as blocks. Pairs of blocks of which
-one does not feed the other have no trainability. The batch is of real examples, one of the authors' options.
+network with fewer than two such features has the outputs of its convolutions and linear layers. Where no gradient
+gets from a block's output to its input, σ is 0. The batch is of real examples, one of the authors' options.
 """
 
 import math
@@ -57,10 +57,14 @@ def _trainability(network: nn.Module, batch: Batch) -> float:
     scores = []
     for (source, _), (target, module) in pairwise(features):
         signs = torch.randint(0, 2, target.shape, generator=generator).to(target) * 2.0 - 1.0
-        (gradient,) = torch.autograd.grad(target, source, signs, retain_graph=True, allow_unused=True)
-        if gradient is not None:
-            scores.append(_closeness_to_one(gradient, signs, module))
-    return float(np.mean(scores)) if scores else -math.inf
+        connected = source.requires_grad and target.requires_grad
+        gradient = (
+            torch.autograd.grad(target, source, signs, retain_graph=True, materialize_grads=True)[0]
+            if connected
+            else torch.zeros_like(source)
+        )
+        scores.append(_closeness_to_one(gradient, signs, module))
+    return float(np.mean(scores))
 
 
 def _complexity(network: nn.Module, batch: Batch) -> float:
@@ -115,12 +119,13 @@ def _features(network: nn.Module, batch: Batch) -> list[tuple[Tensor, nn.Module]
     copied = scratch(network)
     draw_normal(copied, batch.generator("az-nas weights"), kaiming=True)
     composite = [m for m in _sequence(copied) if _is_composite(m)]
-    features = _Recorder(composite).run(copied, batch.inputs)
+    features = _Recorder(composite, with_input=True).run(copied, batch.inputs)
     if len(features) < 2:
         for module in copied.modules():
             module._forward_hooks.clear()
             module._forward_pre_hooks.clear()
-        features = _Recorder([m for m in copied.modules() if is_layer(m)]).run(copied, batch.inputs)
+        layers = [m for m in copied.modules() if is_layer(m)]
+        features = _Recorder(layers, with_input=False).run(copied, batch.inputs)
     if len(features) < 2:
         raise InvalidInputError("the features of AZ-NAS need a network of two blocks or more before its head")
     return features
@@ -146,13 +151,14 @@ def _is_composite(module: nn.Module) -> bool:
 
 @final
 class _Recorder:
-    """Keeps what goes into the first and comes out of every block."""
+    """Keeps what comes out of every block, and perhaps what goes into the first."""
 
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    def __init__(self, blocks: list[nn.Module], *, with_input: bool) -> None:
         self._features: list[tuple[Tensor, nn.Module]] = []
         self._inputs: Tensor | None = None
         for block in blocks:
-            block.register_forward_pre_hook(self._before)
+            if with_input:
+                block.register_forward_pre_hook(self._before)
             block.register_forward_hook(self._after)
 
     def run(self, network: nn.Module, inputs: Tensor) -> list[tuple[Tensor, nn.Module]]:

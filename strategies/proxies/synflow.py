@@ -8,9 +8,9 @@ logarithm of that sum: the order is the same, and the numbers can be read.
 
 As in the program of the proxy's authors, batch normalization is left out (the layer passes its input on), the forward
 pass is in float64, and biases take part. Two things go further: all other normalization layers are left out too, and
-where the flow through a deep network exceeds float64, it is computed again with input and biases scaled down, which
-scales R alike wherever activations are homogeneous (ReLU), and the logarithm of the scale is added back. Activations
-that are not (GELU, softmax) see the values as they are.
+where the flow through a deep network exceeds float64, it is computed again with inputs, biases and the gradient at the
+outputs scaled down, which scales the sum alike wherever activations are homogeneous (ReLU), and the scale is taken out
+of the logarithm. Activations that are not (GELU, softmax) see the values as they are.
 """
 
 import math
@@ -31,13 +31,13 @@ def _synflow(network: nn.Module, batch: Batch) -> float:
     for scale in _SCALES:
         flow = _flow(network, batch, scale)
         if math.isfinite(flow):
-            return math.log(flow) - math.log(scale) if flow > 0.0 else -math.inf
+            return math.log(flow) - 2.0 * math.log(scale) if flow > 0.0 else -math.inf
     raise NonFiniteError("the flow through this network exceeds what float64 can hold")
 
 
 @torch.enable_grad()
 def _flow(network: nn.Module, batch: Batch, scale: float) -> float:
-    """Σ θ ∂R/∂θ with input and biases scaled."""
+    """Σ θ ∂R/∂θ with input and biases scaled, and the gradient at the outputs too: the square of the scale times it."""
     linear = differentiable(network, batch).double().eval()
     with torch.no_grad():
         for tensor in (*linear.parameters(), *linear.buffers()):
@@ -52,7 +52,7 @@ def _flow(network: nn.Module, batch: Batch, scale: float) -> float:
     inputs = torch.full_like(batch.inputs[:1], scale, dtype=torch.float64)
     chosen = weights(linear)
     outputs = linear(inputs)
-    gradients = torch.autograd.grad(outputs.sum(), chosen, allow_unused=True)
+    gradients = torch.autograd.grad(outputs, chosen, torch.full_like(outputs, scale), allow_unused=True)
     return total([(w.detach() * g).sum() for w, g in zip(chosen, gradients, strict=True) if g is not None])
 
 
