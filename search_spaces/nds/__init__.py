@@ -1,0 +1,1 @@
+"""The design spaces of NDS: ``space`` declares them, ``cells`` and ``stages`` build their networks."""
