@@ -19,6 +19,14 @@ QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "hea
 Start: TypeAlias = Callable[..., TrialExecutor]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_tokens() -> Iterator[None]:
+    """Ray that is started by ``local`` turns tokens on for all clusters of the process, which were begun without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """A home folder for what Ray writes into it; its paths must be short, because it makes sockets there."""
