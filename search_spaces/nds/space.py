@@ -262,15 +262,13 @@ class Nds(SearchSpace):
 
     Args:
         set: NASNet, Amoeba, PNAS, ENAS, DARTS, ResNet, ResNeXt-A, ResNeXt-B or Vanilla.
-        widths: Widths to choose from in place of the set's own; also one, or ``16,32`` as text.
+        widths: Widths to choose from in place of the set's own.
         depths: Depths likewise.
     """
 
     name: ClassVar[str] = "nds"
 
-    def __init__(
-        self, *, set: str = "DARTS", widths: Sequence[int] | str | int = (), depths: Sequence[int] | str | int = ()
-    ) -> None:
+    def __init__(self, *, set: str = "DARTS", widths: Sequence[int] = (), depths: Sequence[int] = ()) -> None:
         if set not in FAMILIES:
             raise unknown_name(f"set of {self.name}", set, FAMILIES)
         grids = {"widths": _grid("widths", widths), "depths": _grid("depths", depths)}
@@ -318,19 +316,13 @@ class Nds(SearchSpace):
         return self._family.graph(architecture.chosen)
 
 
-def _grid(option: str, values: Sequence[int] | str | int) -> tuple[int, ...]:
+def _grid(option: str, values: Sequence[int]) -> tuple[int, ...]:
     """Options of a choice in ascending order."""
-    given = str(values).split(",") if isinstance(values, str | int) else values
-    try:
-        grid = sorted(int(value) for value in given if value != "")
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{option} of nds must be whole numbers such as 16,32, got {values!r}") from error
+    numbers = all(type(value) is int and value > 0 for value in values)
     _require(
-        all(value > 0 for value in grid) and len({*grid}) == len(grid),
-        f"{option} of nds must be positive, none twice",
-        grid,
+        numbers and len({*values}) == len(values), f"{option} of nds must be whole numbers from 1, none twice", values
     )
-    return tuple(grid)
+    return tuple(sorted(values))
 
 
 def _require(holds: bool, what: str, got: Sequence[int]) -> None:

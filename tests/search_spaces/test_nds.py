@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from nasplat import registry
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.search_spaces.nds.cells import PUBLISHED, Cell, CellModule, canonical_cell, output_nodes
@@ -293,8 +294,9 @@ def test_a_string_of_another_form_is_refused(set_: str, text: str, message: str)
 def test_options_are_part_of_the_key() -> None:
     assert Nds().key == "nds@1"
     assert Nds(set="ResNet").key == "nds@1[set=ResNet]"
-    assert Nds(widths="36,16").key == Nds(widths=[16, 36]).key == "nds@1[widths=16:36]"
-    assert Nds(widths=36).key == "nds@1[widths=36]"
+    assert Nds(widths=[36, 16]).key == "nds@1[widths=16:36]"
+    listed = registry.create("search_space", "nds", options={"set": "ENAS", "depths": [4, 8]})
+    assert listed.key == "nds@1[set=ENAS,depths=4:8]"
     assert Nds(set="ENAS", depths=(20,)).key == "nds@1[set=ENAS,depths=20]"
 
 
@@ -304,8 +306,9 @@ def test_options_are_part_of_the_key() -> None:
         ({"set": "DART"}, "unknown set of nds 'DART': did you mean 'DARTS'"),
         ({"widths": (15, 16)}, "widths of DARTS must be even, got 15, 16"),
         ({"depths": (1,)}, "depths of DARTS must be 2 or more, got 1"),
-        ({"depths": (4, 4)}, "depths of nds must be positive, none twice, got 4, 4"),
-        ({"depths": "deep"}, "depths of nds must be whole numbers such as 16,32, got 'deep'"),
+        ({"depths": (4, 4)}, "depths of nds must be whole numbers from 1, none twice, got 4, 4"),
+        ({"depths": (0, 4)}, "depths of nds must be whole numbers from 1, none twice, got 0, 4"),
+        ({"depths": ("4",)}, "depths of nds must be whole numbers from 1, none twice, got 4"),
         ({"set": "ResNeXt-B", "widths": (64, 80)}, "widths of ResNeXt-B must be multiples of 64, got 64, 80"),
     ],
 )
