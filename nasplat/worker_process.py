@@ -62,9 +62,14 @@ class WorkerState:
     stopped_at_bytes: int
 
 
+WORKER_NAME = "NASPLAT_WORKER"
+"""Environment variable with the name of the worker within its executor."""
+
+
 def worker_info(pid: int) -> WorkerInfo:
     """A process of this machine as a worker."""
-    return WorkerInfo(socket.gethostname(), pid, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    gpu, name = (os.environ.get(variable, "") for variable in ("CUDA_VISIBLE_DEVICES", WORKER_NAME))
+    return WorkerInfo(socket.gethostname(), pid, gpu, name)
 
 
 # In the worker ---------------------------------------------------------------------------------------------------

@@ -376,7 +376,7 @@ class RayExecutor(TrialExecutor):
     def _deliver(self, worker: _Worker, calls: list[_Call], reply: Reply) -> None:
         assert worker.started is not None  # only those that have started are given calls
         if reply.worker.pid != worker.started.info.pid:
-            worker.started = replace(worker.started, info=replace(reply.worker, name=worker.name))
+            worker.started = replace(worker.started, info=reply.worker)
         kind, seconds = calls[0].kind, reply.seconds / len(calls)
         mean = self._seconds.get(kind, seconds)
         self._seconds[kind] = mean + _LATEST_SHARE * (seconds - mean)

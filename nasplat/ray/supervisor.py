@@ -2,13 +2,13 @@
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 from nasplat.attempt import WorkerInfo
-from nasplat.errors import TrialEndedError
 from nasplat.executors import ProcessExecutor
 from nasplat.ray import batch
+from nasplat.worker_process import WORKER_NAME
 
 
 @final
@@ -54,9 +54,9 @@ class Supervisor:
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self._name = name
         # A spawned child imports its parent's main script, which here is Ray's: of no use to it, and slow.
         sys.modules["__main__"].__file__ = None
+        os.environ[WORKER_NAME] = name
         if not limits.gpus:
             # Whether Ray hides GPUs from those that have reserved none depends on its version and settings.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -68,14 +68,11 @@ class Supervisor:
 
         future = self._executor.submit(batch.hello)
         self._executor.wait()
-        return Started(replace(future.result(), name=self._name), ray.get_runtime_context().get_node_id())
+        return Started(future.result(), ray.get_runtime_context().get_node_id())
 
     def run(self, calls: bytes) -> bytes | Exception:
         """A pickled batch through the child: its pickled reply, or the error with which the child ended."""
         future = self._executor.submit(batch.run, calls)
         self._executor.wait()
         error = future.exception()
-        if isinstance(error, TrialEndedError) and error.ending.worker is not None:
-            worker = replace(error.ending.worker, name=self._name)
-            error.ending = replace(error.ending, worker=worker)
         return future.result() if error is None else error  # type: ignore[return-value]
