@@ -143,7 +143,7 @@ class DataParallelEvaluator(Evaluator):
             self._connected = True
         cluster.check_feasible(needs)
         held = cluster.room(needs).workers
-        if held < self._processes and not cluster._startable():
+        if held < self._processes:
             each = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
             raise InvalidInputError(
                 f"the Ray cluster has room for {held} processes of {each}, got data_parallel {self._processes}; lower "
