@@ -14,9 +14,11 @@ codes, each once: they are positive or not, whatever the function.
 
 Where it deviates: one forward pass without gradients instead of two and a backward pass, one exact integer
 product a distinct input instead of two in floating point a hook. K is the same; see ``benchmarks/naswot.py``.
+Where there is a C++ compiler, networks of convolutions, batch normalization, sums, ReLU and average pooling are not run
+but traced, and what K needs is computed by compiled passes (``fused.py``): K of values that differ by rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 
 from nasplat.errors import InvalidInputError
 from nasplat.proxy import Batch, ZeroCostProxy
+from nasplat.strategies.proxies import fused, tracing
 from nasplat.strategies.proxies.activations import watch
 from nasplat.strategies.proxies.scratch import borrowed
 
@@ -34,13 +37,14 @@ _EXACT_COLUMNS = 1 << 24
 """Sums of so many zeros and ones are exact in float32."""
 
 
-def agreement_kernel(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
+def agreement_kernel(network: nn.Module, inputs: Tensor, *, compiled: bool = True) -> NDArray[np.int64]:
     """In how many places the codes of two examples agree.
 
     Args:
         network: Called once, without gradients; batch normalization in training mode. It must keep examples apart
             along the first dimension of every ReLU's input.
         inputs: ``(B, ...)``.
+        compiled: Whether compiled passes may be used, where there are any for this network.
 
     Returns:
         K, ``(B, B)``, symmetric; its diagonal is the number of ReLUs.
@@ -52,11 +56,25 @@ def agreement_kernel(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
     kernel = _Kernel(len(inputs))
     rectifiers = [m for m in network.modules() if "ReLU" in type(m).__name__]
     if rectifiers:
+        fast = _by_passes(network, inputs, rectifiers) if compiled else None
+        if fast is not None:
+            return fast
         with _watched(rectifiers, kernel), torch.no_grad():
             network(inputs)
     else:
         watch(network, inputs, lambda before, _after: kernel.add(before))
     return kernel.total()
+
+
+def _by_passes(network: nn.Module, inputs: Tensor, rectifiers: Sequence[nn.Module]) -> NDArray[np.int64] | None:
+    """The kernel by compiled passes, or None where that cannot be had for this network on this machine."""
+    if inputs.device.type != "cpu" or inputs.dtype != torch.float32 or (passes := fused.library()) is None:
+        return None
+    try:
+        codes = tracing.rectifier_inputs(network, inputs, rectifiers)
+    except tracing.UntraceableError:
+        return None
+    return fused.agreement(passes, codes, len(inputs)) if codes else None
 
 
 def log_determinant(kernel: NDArray[np.int64]) -> float:
