@@ -44,7 +44,9 @@ def search(
     space_set: Annotated[list[str] | None, typer.Option(help="Option of the space, KEY=VALUE.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Change of the training recipe, such as lr=0.05.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Look up instead of training: csv:PATH#DATASET.")] = None,
-    proxy: Annotated[str | None, typer.Option(help="Zero-cost score for strategies that use one.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(help="Zero-cost score for strategies that use one, or several: a+b.")
+    ] = None,
     data_fraction: Annotated[float | None, typer.Option(help="Share of the training part.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds a proposal; the strategy sees their mean.")] = None,
@@ -147,7 +149,9 @@ def resume(
 def score(
     space: Annotated[str, typer.Option(help="Search space.")],
     task: Annotated[str, typer.Option(help="Gives the batch of data.")],
-    proxy: Annotated[str, typer.Option(help="Zero-cost score; params and flops are recorded beside it.")] = "naswot",
+    proxy: Annotated[
+        str, typer.Option(help="Zero-cost score, or several, ranked together: a+b; params and flops come with it.")
+    ] = "naswot",
     samples: Annotated[int, typer.Option(help="Architectures to draw.")] = 100,
     whole_space: Annotated[
         bool, typer.Option("--all", help="Score the whole space, in the order of its indices.")
