@@ -203,7 +203,7 @@ inline void convolve_pixels(const float* in, int64_t row_step, int64_t kernel, i
 
 template <int N, int U, int STEP>
 void convolve(const Pass& pass, const Convolution& convolution, const float* in, float* out) {
-    constexpr int most = N < 16 ? 4 : U == 1 ? 16 : 8;  // so many sums as there are registers for
+    constexpr int most = N == 16 && U == 1 ? 16 : 8;  // so many sums as there are registers for
     const int64_t C = pass.channels, row_step = (pass.width + 2 * pass.margin) * C;
     const int64_t s = convolution.stride, k = convolution.kernel, outputs = convolution.outputs;
     const int64_t height = (pass.height + s - 1) / s, width = (pass.width + s - 1) / s;
