@@ -4,16 +4,20 @@
 
 The authors' procedure (Mellor et al. 2021) is written out here step by step: a network with one output, a
 forward and a backward pass that mark the modules a gradient reaches, a second forward pass in which each
-marked module adds two floating point products to a kernel in numpy. Both sides build the same weights from
-the same seed and see the same batch; they take turns on each cell, on one thread, and CPU time is counted,
-building included.
+marked module adds two floating point products to a kernel in numpy. Beside it stand nasplat's two ways: pure
+PyTorch, and compiled passes where there is a C++ compiler. All build the same weights from the same seed and see
+the same batch; they take turns on each cell, on one thread, and CPU time is counted, building included.
+
+The floor is what no exact program goes below on this machine: the multiplications of the convolutions that a score
+depends on, at the best rate that torch's own convolution reaches here while everything stays in the cache, and
+every map whose normalization needs the whole batch written once and read once, at the rate of a copy.
 """
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +35,10 @@ from nasplat.fidelity import Fidelity
 from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.search_spaces.nasbench201 import EDGES, CellModule, NasBench201
 from nasplat.seeding import torch_seed
-from nasplat.strategies.proxies.naswot import naswot
+from nasplat.strategies.proxies import fused
+from nasplat.strategies.proxies.naswot import agreement_kernel, log_determinant, naswot
+from nasplat.strategies.proxies.scratch import borrowed
+from nasplat.strategies.proxies.tracing import Convolution, Node, Source, Sum, Zero, rectifier_inputs
 from nasplat.task import Task
 from nasplat.trial import Proposal
 
@@ -39,7 +46,7 @@ Score: TypeAlias = Callable[[Architecture], float]
 TRUTHS = ("cifar10_test_200ep", "cifar100_test_200ep", "imagenet16_120_test_200ep")
 
 
-class Zero(nn.Module):
+class PublishedZero(nn.Module):
     """The published ``none``: a product with zero, which a gradient passes."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +64,7 @@ class PublishedCell(nn.Module):
     def __init__(self, cell: CellModule) -> None:
         super().__init__()
         names = [f"edge_{source}_{target}" for source, target in EDGES]
-        self.edges = nn.ModuleList(cell.edges[name] if name in cell.edges else Zero() for name in names)
+        self.edges = nn.ModuleList(cell.edges[name] if name in cell.edges else PublishedZero() for name in names)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of the last node's incoming edges."""
@@ -103,15 +110,15 @@ def authors_score(space: NasBench201, architecture: Architecture, inputs: Tensor
 
 @dataclass
 class Timed:
-    """What one side gave and what it cost.
+    """What one way gave and what it cost.
 
     Attributes:
         scores: One a cell.
         seconds: CPU seconds, one a cell.
     """
 
-    scores: list[float]
-    seconds: list[float]
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
     def call(self, score: Score, cell: Architecture) -> None:
         """Score one more cell."""
@@ -121,29 +128,110 @@ class Timed:
         self.scores.append(value)
 
 
-def take_turns(cells: Sequence[Architecture], ours: Score, authors: Score, timed: int) -> tuple[Timed, Timed]:
-    """Score all cells our way and the first ``timed`` ones the authors' way too, printing those cell by cell."""
-    ours(cells[0]), authors(cells[0])  # the first call pays for loading kernels
-    left, right = Timed([], []), Timed([], [])
-    print(f"\n{'cell':98} {'nasplat':>12} {'authors':>12} {'ms':>7} {'ms':>7} {'ratio':>6}")
+def take_turns(cells: Sequence[Architecture], ways: Mapping[str, Score], timed: int) -> dict[str, Timed]:
+    """Score the first ``timed`` cells all ways and the others the last way, printing those cell by cell."""
+    for score in ways.values():
+        score(cells[0])  # the first call pays for loading kernels, and for compiling
+    results = {name: Timed() for name in ways}
+    print(
+        "\nscore, and milliseconds of CPU time\n" + f"{'cell':98}" + "".join(f" {name:>12} {'ms':>6}" for name in ways)
+    )
     for position, cell in enumerate(cells):
-        left.call(ours, cell)
+        line = f"{cell!s:98}"
+        for name in ways if position < timed else list(ways)[-1:]:
+            results[name].call(ways[name], cell)
+            line += f" {results[name].scores[-1]:12.5f} {1e3 * results[name].seconds[-1]:6.0f}"
         if position < timed:
-            right.call(authors, cell)
-            a, b = left.seconds[-1], right.seconds[-1]
-            scores = f"{left.scores[-1]:12.5f} {right.scores[-1]:12.5f}"
-            print(f"{cell!s:98} {scores} {1e3 * a:7.0f} {1e3 * b:7.0f} {b / a:6.1f}")
-    return left, right
+            print(line)
+    return results
 
 
-def print_comparison(left: Timed, right: Timed) -> None:
-    """Print mean CPU times on the cells that both sides scored, their ratio, and how far the scores differ."""
-    timed = len(right.scores)
-    a, b = float(np.mean(left.seconds[:timed])), float(np.mean(right.seconds))
-    pairs = list(zip(left.scores[:timed], right.scores, strict=True))
-    finite = [abs(x - y) for x, y in pairs if np.isfinite(x) or np.isfinite(y)]
-    print(f"{timed} cells, CPU time a cell: nasplat {1e3 * a:.0f} ms, authors {1e3 * b:.0f} ms, ratio {b / a:.2f}")
-    print(f"scores: max |difference| {max(finite, default=0.0):.1e}; {timed - len(finite)} of both are -inf")
+def print_comparison(results: Mapping[str, Timed], floors: Sequence["Floor"]) -> None:
+    """Print mean CPU times on the cells that all scored, beside the floor, and how far the scores differ."""
+    first = results["authors"]
+    timed = len(first.scores)
+    mean = float(np.mean(first.seconds))
+    print(f"\n{timed} cells:  ms a cell   times as fast   quartiles cell by cell   max |score - authors'|   same -inf")
+    for name, result in results.items():
+        seconds = np.array(result.seconds[:timed])
+        quartiles = " ".join(f"{q:5.1f}" for q in np.quantile(np.array(first.seconds) / seconds, (0.25, 0.5, 0.75)))
+        pairs = np.array([result.scores[:timed], first.scores])
+        finite = np.isfinite(pairs).all(axis=0)
+        alike = bool((np.isfinite(pairs[0]) == np.isfinite(pairs[1])).all())
+        worst = float(np.abs(np.diff(pairs[:, finite], axis=0)).max(initial=0.0))
+        print(
+            f"{name:12} {1e3 * float(seconds.mean()):8.1f} {mean / float(seconds.mean()):15.2f} {quartiles:>24}"
+            f" {worst:24.1e} {f'{int((~finite).sum())}, {alike}':>11}"
+        )
+    compute, traffic = (float(np.mean([getattr(floor, part) for floor in floors])) for part in ("compute", "traffic"))
+    for name, seconds_ in (("compute", compute), ("traffic", traffic), ("both", compute + traffic)):
+        print(f"floor, {name:8} {1e3 * seconds_:5.1f} {mean / seconds_:15.2f}")
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a score cannot do without, in seconds on this machine.
+
+    Attributes:
+        compute: For multiplying.
+        traffic: For writing and reading maps.
+    """
+
+    compute: float
+    traffic: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine reaches on one thread.
+
+    Attributes:
+        operations: Floating point operations a second, in convolutions within the cache.
+        bytes_: Read or written a second, in a copy.
+    """
+
+    operations: float
+    bytes_: float
+
+    @classmethod
+    def measured(cls) -> "Rates":
+        """The best of several tries."""
+        x = torch.randn(16, 64, 8, 8).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(64, 64, 3, 3).contiguous(memory_format=torch.channels_last)
+        source = np.ones(1 << 25, dtype=np.float32)
+        target = np.zeros_like(source)
+        with torch.no_grad():
+            convolved = min(_seconds(lambda: torch.conv2d(x, weight, padding=1)) for _ in range(300))
+        copied = min(_seconds(lambda: np.copyto(target, source)) for _ in range(10))
+        return cls(2 * x.numel() * 64 * 9 / convolved, 2 * source.nbytes / copied)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def floor_of(network: nn.Module, inputs: Tensor, rates: Rates) -> Floor:
+    """The floor of one network's score."""
+    rectifiers = [m for m in network.modules() if "ReLU" in type(m).__name__]
+    waiting = list(rectifier_inputs(network, inputs, rectifiers))
+    needed: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            operation = node.operation
+            if isinstance(operation, Sum):
+                waiting += [value.node for value in operation.terms]
+            elif not isinstance(operation, Source | Zero):
+                waiting.append(operation.of.node)
+    products = maps = 0
+    for node in needed:
+        if isinstance(node.operation, Convolution):
+            products += len(inputs) * node.places * node.operation.weight[0].numel()
+            maps += len(inputs) * node.places
+    return Floor(2 * products / rates.operations, 2 * 4 * maps / rates.bytes_)
 
 
 def scored_batch(space: NasBench201, task: Task, batch_size: int, seed: int) -> Tensor:
@@ -188,7 +276,6 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*non-full backward hook.*")
     space = NasBench201(channels=options.channels, cells=options.stage_cells)
     task: Task = registry.create("task", options.task)
-    evaluator = ZeroCostEvaluator(space, task, [naswot], batch_size=options.batch_size)
     truths = pd.read_csv(options.table).set_index("arch")[list(TRUTHS)]
     order = np.random.default_rng(options.seed).permutation(space.size)
     cells = [space.at(int(index)) for index in order[: options.cells]]
@@ -196,24 +283,38 @@ def main() -> None:
     print(f"{space.key}, {task.name}, batch {len(inputs)}, seed {options.seed}")
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, 1 thread")
 
-    def ours(cell: Architecture) -> float:
-        return evaluator.measure(Proposal(cell, Fidelity(0), options.seed))["naswot"]
+    def ours(proxy: ZeroCostProxy) -> Score:
+        evaluator = ZeroCostEvaluator(space, task, [proxy], batch_size=options.batch_size)
+        return lambda cell: evaluator.measure(Proposal(cell, Fidelity(0), options.seed))["naswot"]
 
-    def authors(cell: Architecture) -> float:
-        return authors_score(space, cell, inputs, options.seed)
-
-    left, right = take_turns(cells, ours, authors, options.timed_cells)
-    print_comparison(left, right)
+    ways: dict[str, Score] = {
+        "authors": lambda cell: authors_score(space, cell, inputs, options.seed),
+        "pure": ours(ZeroCostProxy("naswot", pure_score, preserves=True)),
+    }
+    if fused.library() is not None:
+        ways["compiled"] = ours(naswot)
+    results = take_turns(cells, ways, min(options.timed_cells, len(cells)))
+    rates = Rates.measured()
+    print(f"\nthis machine: {rates.operations / 1e9:.0f} GFLOP/s, {rates.bytes_ / 1e9:.1f} GB/s")
+    timed = cells[: options.timed_cells]
+    print_comparison(results, [floor_of(space.build(cell, task).train(), inputs, rates) for cell in timed])
     counts = [count(space, cell, task) for cell in cells]
+    last = list(ways)[-1]
     predictors = {
-        "naswot": np.array(left.scores),
+        "naswot": np.array(results[last].scores),
         "params": np.array([c.params for c in counts], dtype=np.float64),
         "flops": np.array([c.flops for c in counts], dtype=np.float64),
     }
-    if len(right.scores) == len(cells):
-        predictors["authors"] = np.array(right.scores)
-    print(f"\n{len(cells)} cells, {1e3 * float(np.mean(left.seconds)):.0f} ms of CPU time a cell")
+    if len(timed) == len(cells):
+        predictors["authors"] = np.array(results["authors"].scores)
+    print(f"\n{len(cells)} cells, {last}: {1e3 * float(np.mean(results[last].seconds)):.0f} ms of CPU time a cell")
     correlate(predictors, truths.loc[[cell.text for cell in cells]])
+
+
+def pure_score(network: nn.Module, batch: Batch) -> float:
+    """``naswot`` without compiled passes."""
+    with borrowed(network):
+        return log_determinant(agreement_kernel(network, batch.inputs, compiled=False))
 
 
 def parse_options() -> Any:
@@ -222,7 +323,7 @@ def parse_options() -> Any:
     parser.add_argument("--task", required=True, help="where the images come from, such as image-folder:PATH")
     parser.add_argument("--table", required=True, help="CSV with the columns arch and " + ", ".join(TRUTHS))
     parser.add_argument("--cells", type=int, default=300, help="random cells for the correlations")
-    parser.add_argument("--timed-cells", type=int, default=12, help="how many of them both sides score, 1 or more")
+    parser.add_argument("--timed-cells", type=int, default=12, help="how many of them are scored all ways, 1 or more")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--channels", type=int, default=16, help="width of the first stage")
     parser.add_argument("--stage-cells", type=int, default=5, help="cells a stage")
