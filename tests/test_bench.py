@@ -46,17 +46,16 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Protocol:
 @pytest.mark.parametrize(
     ("repeats", "expected"),
     [
-        ("published", {RANDOM.label: (0.0, 0.0), EVOLUTION.label: (0.0, 0.0), LOCAL.label: (0.0, 0.0)}),
-        ("cached", {RANDOM.label: (0.0, 0.0), EVOLUTION.label: (0.0, 0.0), LOCAL.label: (0.0, 0.0)}),
+        ("published", [(93.826875, 0.444683), (93.965, 0.206317), (94.1293625, 0.235131)]),
+        ("cached", [(93.915, 0.438195), (93.8372875, 0.283661), (94.169775, 0.25048)]),
     ],
 )
-def test_baselines_do_not_drift(shared: Path, repeats: str, expected: dict[str, tuple[float, float]]) -> None:
+def test_baselines_do_not_drift(shared: Path, repeats: str, expected: list[tuple[float, float]]) -> None:
     """Eight seeds on CIFAR-10: a change of a strategy, of the loop or of the random streams moves the last digit."""
     protocol = Protocol(f"csv:{shared}/data/nasbench201.csv.gz#cifar10", "nasbench201", repeats=repeats)
     found = run([protocol], [RANDOM, EVOLUTION, LOCAL], seeds=8, processes=1)
-    assert {f.entry.label: (f.mean.value, f.std) for f in found} == {
-        label: (pytest.approx(mean, abs=1e-6), pytest.approx(std, abs=1e-6)) for label, (mean, std) in expected.items()
-    }
+    for f, (mean, std) in zip(found, expected, strict=True):
+        assert (f.mean.value, f.std) == pytest.approx((mean, std), abs=1e-5), f.entry.label
     assert all(f.truth.shape == (8, 100) for f in found)
     # Five hundred seeds give 93.74 ± .35, 93.91 ± .43 and 94.01 ± .41: a mean of eight is within three errors.
     for f, (mean, std) in zip(found, ((93.74, 0.35), (93.91, 0.43), (94.01, 0.41)), strict=True):
@@ -209,9 +208,8 @@ def test_the_literature_stands_beside_its_own_protocol(nasplat: Run, shared: Pat
 
 
 def test_scores_of_a_study_are_seen(nasplat: Run) -> None:
-    assert nasplat(
-        "score", "--space", TOY, "--task", "tests.plugins:blobs", "--proxy", "params", "--all", "--name", "s"
-    )
+    scoring = ("--task", "tests.plugins:blobs", "--proxy", "params", "--all", "--name", "s")
+    assert nasplat("score", "--space", TOY, *scoring).code == 0
     naswot = ("--seeds", "3", "--scores", "s", "--strategy", "naswot samples=8", "--strategy", "random")
     (report,) = json.loads(nasplat(*BENCH, *naswot, "--json").out)
     assert [(r["strategy"], r["evaluations"]) for r in report["results"]] == [("naswot samples=8", 1), ("random", 100)]
