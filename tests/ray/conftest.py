@@ -1,6 +1,7 @@
 """A cluster of several nodes on this machine, one for each module, and what its tests need."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from ray.cluster_utils import Cluster
 from nasplat.config import Execution
 from nasplat.executors import TrialExecutor
 from nasplat.ray.executor import ray_executor
+
+# Ray runs workers at low priority, and beside other tests on the same cores they would hardly run at all.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 
 QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "health_check_failure_threshold": 3}
 """A node that is gone is known to be within seconds."""

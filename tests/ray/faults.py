@@ -186,7 +186,7 @@ def worker_killed(site: Site) -> Aftermath:
         os.kill(busy[0]["pid"], signal.SIGKILL)
         return site.second_start(time.time())
 
-    return site.run("worker killed with -9", site.config(["slow"], 8), do)
+    return site.run("worker killed with -9", site.config(["slow"], 6), do)
 
 
 def node_removed(site: Site, cluster: Any) -> Aftermath:
@@ -200,7 +200,7 @@ def node_removed(site: Site, cluster: Any) -> Aftermath:
         cluster.remove_node(node, allow_graceful=False)
         return site.second_start(since)
 
-    return site.run("node removed", site.config(["slow"], 16), do)
+    return site.run("node removed", site.config(["slow"], 12), do)
 
 
 def node_added(site: Site, cluster: Any) -> Aftermath:
@@ -219,7 +219,7 @@ def node_added(site: Site, cluster: Any) -> Aftermath:
         return lambda: seconds
 
     try:
-        return site.run("node added", site.config(["slow"], 20), do)
+        return site.run("node added", site.config(["slow"], 16), do)
     finally:
         for node in joined:
             cluster.remove_node(node)
@@ -227,7 +227,7 @@ def node_added(site: Site, cluster: Any) -> Aftermath:
 
 def driver_killed(site: Site) -> Aftermath:
     """``kill -9`` of the driver; the study is resumed by another process with the same store."""
-    config = json.dumps(site.config(["slow"], 10).to_json())
+    config = json.dumps(site.config(["slow"], 8).to_json())
     command = [sys.executable, "-c", _DRIVER, site.url, config, json.dumps(site.execution())]
     SqlStore(site.url).close()
     first = subprocess.Popen(command)
