@@ -24,7 +24,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import final
 
@@ -44,13 +44,17 @@ class CsvTable(Table):
     """A table in memory, a row of numbers an architecture.
 
     Args:
+        space: Whose architectures they are.
         digest: Of the uncompressed text.
         columns: Where in a row is what.
         rows: Numbers by architecture, None where a cell is empty.
     """
 
-    def __init__(self, digest: str, columns: _Columns, rows: Mapping[str, tuple[float | None, ...]]) -> None:
+    def __init__(
+        self, space: SearchSpace, digest: str, columns: _Columns, rows: dict[str, tuple[float | None, ...]]
+    ) -> None:
         self.digest = digest
+        self._space = space
         self._columns = columns
         self._rows = rows
         self.settings: Settings = {}
@@ -66,8 +70,10 @@ class CsvTable(Table):
         return self._rows.keys()
 
     def runs(self, architecture: str, dataset: str, epochs: int) -> Mapping[Seed, Run]:
-        """The numbers of the row's columns, without empty ones."""
+        """The numbers of the row's columns, without empty ones; an isomorphic architecture's where it has no row."""
         row = self._rows.get(architecture)
+        if row is None:
+            row = self._by_class.get(self._space.canonical(self._space.parse_values(architecture)))
         if row is None:
             return {}
         runs = {}
@@ -79,6 +85,12 @@ class CsvTable(Table):
             if metrics:
                 runs[seed] = Run(metrics, seconds or 0.0)
         return runs
+
+    @cached_property
+    def _by_class(self) -> Mapping[str, tuple[float | None, ...]]:
+        """The first row of each class of isomorphic architectures, by canonical form."""
+        rows = reversed(self._rows.items())
+        return {self._space.canonical(self._space.parse_values(text)): row for text, row in rows}
 
 
 @final
@@ -136,7 +148,7 @@ def _load(path: Path, stamp: tuple[int, int], dialect: _Dialect) -> CsvTable:
         if architecture in rows:
             raise InvalidInputError(f"table {path}, row {line}: {architecture} has a row already; keep one of them")
         rows[architecture] = row
-    return CsvTable(digest, columns, rows)
+    return CsvTable(dialect.space, digest, columns, rows)
 
 
 def _text(path: Path) -> str:

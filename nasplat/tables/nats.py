@@ -1,8 +1,9 @@
-"""NATS-Bench's topology archive: ``nats:FOLDER#DATASET@SEEDS`` (see ``trainings`` for the data sets).
+"""NATS-Bench's archives: ``nats:FOLDER#DATASET@SEEDS`` (see ``trainings`` for the data sets).
 
-Dong, Liu, Musial & Gabrys, TPAMI 2021. The folder is ``NATS-tss-v1_0-3ffb9-simple``: ``meta.pickle.pbz2`` and
-a compressed pickle a cell, read only when the user trusts them. Cells are read when they are first looked up,
-in some milliseconds each.
+Dong, Liu, Musial & Gabrys, TPAMI 2021. The folder is ``NATS-tss-v1_0-3ffb9-simple`` (topologies, the space
+``nasbench201``) or ``NATS-sss-v1_0-50262-simple`` (sizes, the space ``nats-size``): ``meta.pickle.pbz2`` and a
+compressed pickle an architecture, read only when the user trusts them. Architectures are read when they are first
+looked up, in some milliseconds each.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ class NatsTable(Table):
 
     Args:
         digest: Of the index and of the names and sizes of all files.
-        api: ``nats_bench.NATStopology`` over the folder.
+        api: ``nats_bench.NATStopology`` or ``NATSsize`` over the folder.
         indices: Of the cells that have a file.
     """
 
@@ -81,7 +82,8 @@ def nats(space: SearchSpace, where: str, *, trust_files: bool = False) -> TableE
     selection = Selection.parse(where)
     if not (selection.path / _META).is_file():
         raise InvalidInputError(
-            f"there is no {_META} in {selection.path}; expected the folder NATS-tss-v1_0-3ffb9-simple"
+            f"there is no {_META} in {selection.path}; expected the folder NATS-tss-v1_0-3ffb9-simple or "
+            "NATS-sss-v1_0-50262-simple"
         )
     require_trust(selection.path, trusted=trust_files)
     table = _load(selection.path.resolve(), (selection.path / _META).stat().st_mtime_ns)
@@ -92,7 +94,7 @@ def nats(space: SearchSpace, where: str, *, trust_files: bool = False) -> TableE
 @lru_cache(maxsize=1)
 def _load(path: Path, stamp: int) -> NatsTable:
     try:
-        from nats_bench import NATStopology
+        from nats_bench import NATSsize, NATStopology
     except ImportError as error:
         raise InvalidInputError(
             "this table is read with the package nats-bench: pip install 'nasplat[benchmarks]'"
@@ -106,7 +108,8 @@ def _load(path: Path, stamp: int) -> NatsTable:
     if not indices:
         raise InvalidInputError(f"archive {path} has no cells: expected files such as 000000.pickle.pbz2")
     try:
-        api = NATStopology(str(path), fast_mode=True, verbose=False)
+        # Both read the same files; they differ in what can be asked of them, which is not used here.
+        api = (NATSsize if "sss" in path.name else NATStopology)(str(path), fast_mode=True, verbose=False)
         return NatsTable(digest.hexdigest(), api, indices)
     except (UnpicklingError, EOFError, OSError, KeyError, AttributeError) as error:
         raise InvalidInputError(f"{path} cannot be read as an archive of NATS-Bench: {error!r}") from error

@@ -1,7 +1,8 @@
 """Small benchmark files in the official formats, made with the packages' own classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nas_201_api
@@ -62,12 +63,17 @@ def write_official(path: Path) -> Path:
     return path
 
 
-def write_archive(folder: Path) -> Path:
-    """A topology archive of NATS-Bench with three cells."""
+def write_archive(
+    folder: Path,
+    architectures: Sequence[str] = CELLS,
+    *,
+    budgets: Mapping[int, str] = MappingProxyType({12: "12", 200: "200"}),
+) -> Path:
+    """An archive of NATS-Bench with three architectures; ``budgets`` names those of ``RUNS``."""
     folder.mkdir()
-    meta = {"meta_archs": list(CELLS), "evaluated_indexes": {0, 1, 2}}
+    meta = {"meta_archs": list(architectures), "evaluated_indexes": {0, 1, 2}}
     nats_bench.pickle_save(meta, folder / "meta.pickle")
-    for i in range(len(CELLS)):
-        cell = {str(epochs): _results(nats_bench, i, epochs) for epochs in RUNS}
+    for i in range(len(architectures)):
+        cell = {name: _results(nats_bench, i, epochs) for epochs, name in budgets.items()}
         nats_bench.pickle_save(cell, folder / f"{i:06d}.pickle")
     return folder

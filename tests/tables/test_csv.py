@@ -16,6 +16,7 @@ from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Role
+from nasplat.search_spaces.nasbench101 import NasBench101
 from nasplat.search_spaces.nasbench201 import NasBench201
 from nasplat.space import SearchSpace
 from nasplat.tables.csv import csv
@@ -72,6 +73,22 @@ def test_empty_cells_and_missing_rows_are_failures_not_numbers(small: Path) -> N
         evaluator.measure(Proposal(BEST, Fidelity(200)))
     with pytest.raises(InvalidArchitectureError, match=r"t\.csv has no test_accuracy and val_accuracy of "):
         evaluator.measure(Proposal(SPACE.at(0), Fidelity(12)))
+
+
+def test_an_architecture_without_a_row_has_that_of_its_class(tmp_path: Path) -> None:
+    space = NasBench101()
+    file = write(
+        tmp_path / "t.csv",
+        '"010001000:input,maxpool3x3,output",50',
+        '"0100:input,output",40',
+        header="arch,cifar10_valid_12ep",
+    )
+    evaluator = csv(space, f"{file}#cifar10")
+    longer = space.parse("0110" + "0001" + "0000" + "0000:input,maxpool3x3,conv1x1-bn-relu,output")
+    assert longer.text not in evaluator.table.architectures
+    assert evaluator.measure(Proposal(longer, Fidelity(12)))["val_accuracy"] == 0.5
+    with pytest.raises(InvalidArchitectureError, match=r"t\.csv has no val_accuracy of "):
+        evaluator.measure(Proposal(space.parse("resnet"), Fidelity(12)))
 
 
 def test_isomorphic_architectures_keep_rows_of_their_own(tmp_path: Path) -> None:

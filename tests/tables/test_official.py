@@ -11,6 +11,7 @@ from nasplat.fidelity import Fidelity
 from nasplat.measurement import Role
 from nasplat.search_spaces.conv_kernels import ConvKernels
 from nasplat.search_spaces.nasbench201 import NasBench201
+from nasplat.search_spaces.nats_size import NatsSize
 from nasplat.tables.nasbench201_official import nasbench201
 from nasplat.tables.nats import nats
 from nasplat.tables.table import TableEvaluator
@@ -161,3 +162,14 @@ def test_same_content_same_context_other_content_another(tmp_path: Path) -> None
     (tmp_path / "b" / "meta.pickle.pbz2").touch()
     third = nats(SPACE, f"{tmp_path / 'b'}#cifar100@777", trust_files=True)
     assert third.context(Fidelity(12)) != second.context(Fidelity(12))
+
+
+def test_the_size_archive_is_read_too(tmp_path: Path) -> None:
+    space, sizes = NatsSize(), ("8:8:8:8:8", "64:32:16:8:48", "64:64:64:64:64")
+    archive = write_archive(tmp_path / "NATS-sss-v1_0-50262-simple", sizes, budgets={12: "12", 200: "90"})
+    evaluator = nats(space, f"{archive}#cifar100@888", trust_files=True)
+    assert list(evaluator.table.architectures) == list(sizes)
+    measurement = evaluator.measure(Proposal(space.parse(sizes[1]), Fidelity(90)))
+    assert measurement["val_accuracy"] == percent(1, 200, "cifar100", "x-valid", 888) / 100
+    with pytest.raises(InvalidInputError, match=r"is of another search space than nasbench201"):
+        nats(SPACE, f"{archive}#cifar100@888", trust_files=True)
