@@ -68,7 +68,7 @@ class PredictorGuided(Strategy):
             the number of initial ones.
     """
 
-    def __init__(self, context: SearchContext, *, initial: int = 10, candidates: int = 150, pool: int = 0) -> None:
+    def __init__(self, context: SearchContext, *, initial: int = 10, candidates: int = 100, pool: int = 0) -> None:
         if initial < 2 or candidates < 5:
             raise InvalidInputError(
                 f"initial must be 2 or more and candidates 5 or more, got {initial} and {candidates}"
