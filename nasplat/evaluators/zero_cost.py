@@ -76,10 +76,11 @@ class ZeroCostEvaluator(Evaluator):
         batch = self._batch(proposal.seed)
         start = time.perf_counter()
         metrics = {}
-        network = None
+        network: nn.Module | None = None
         for proxy in self._proxies:
-            with torch_seed(proposal.seed):
-                network = network or self._build(proposal, batch)
+            if network is None:
+                with torch_seed(proposal.seed):
+                    network = self._build(proposal, batch)
             # Whatever was computed before, a network that draws numbers of its own draws the same.
             with torch_seed(proposal.seed):
                 score = proxy.compute(network.train(), batch)
