@@ -96,8 +96,7 @@ class StudyConfig:
         epochs: Of the study's own fidelity; 0 scores untrained networks.
         data_fraction: Share of the training part.
         resolution: Side of the images in pixels, or None for the task's own.
-        proxy: Zero-cost score that strategies use at zero epochs, or several joined by ``+``, ranked by the sum of their
-            ranks.
+        proxy: Zero-cost score that strategies use at zero epochs; of several joined by ``+`` the ranks are summed.
         score_batch_size: Examples on which it is computed.
         recipe: Changes to the task's recipe.
         benchmark: A table to look measurements up in instead of training: ``csv:PATH#DATASET``.
