@@ -102,7 +102,7 @@ inline void store_signs(uint8_t* to, V<N> v) {
 template <int N>
 inline V<N> rectify(V<N> v) {
     const V<N> zero = {};
-    return v > zero ? v : zero;
+    return v < zero ? zero : v;  // what is not a number stays so
 }
 
 // Sums the terms of one image. `plain` and `rectified` are scratch images with a margin; either may be null.
