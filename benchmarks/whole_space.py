@@ -84,7 +84,7 @@ def main() -> None:
     if options.out.exists():
         sys.exit(f"{options.out} exists already; name a new store")
     where = ("--store", options.out, "--workers", options.workers, "--json")
-    cells = ("--space", "nasbench201", "--space-set", "isomorphism=False", "--all", *(() if options.full else CHEAP))
+    cells = ("--space", "nasbench201", "--space-set", "isomorphism=false", "--all", *(() if options.full else CHEAP))
     run = nasplat("score", *cells, "--task", options.task, "--name", NAME, *where)
     seconds = killed(run, options.out, int(options.kill_at * SIZE))
     before = finished(options.out)
