@@ -129,14 +129,15 @@ class Describer:
     @staticmethod
     def distances(first: Sequence[Description], second: Sequence[Description]) -> Floats:
         """By choices and by drawing, ``(2, first, second)``; the latter in [0, 1]."""
-        encodings = [np.array([d.encoding for d in side]) for side in (first, second)]
+        rows, columns = (np.array([d.encoding for d in side]) for side in (first, second))
+        by_choices = cdist(rows, columns, "cityblock")
         lengths = np.array([len(d.walks) for d in (*first, *second)])
-        _, columns = np.unique(np.concatenate([d.walks for d in (*first, *second)]), return_inverse=True)
+        _, walk = np.unique(np.concatenate([d.walks for d in (*first, *second)]), return_inverse=True)
         starts = np.concatenate(([0], np.cumsum(lengths)))
-        has = csr_array((np.ones(len(columns)), columns, starts), shape=(len(lengths), columns.max(initial=0) + 1))
+        has = csr_array((np.ones(len(walk)), walk, starts), shape=(len(lengths), walk.max(initial=0) + 1))
         shared = (has[: len(first)] @ has[len(first) :].T).toarray()
         either = lengths[: len(first), None] + lengths[None, len(first) :] - shared
-        return np.stack([cdist(*encodings, "cityblock"), 1.0 - shared / np.maximum(either, 1.0)])
+        return np.stack([by_choices, 1.0 - shared / np.maximum(either, 1.0)])
 
 
 def normal_scores(losses: Sequence[float]) -> Floats:
@@ -241,8 +242,10 @@ class Predictor:
 
     def _solve(self, kernel: Floats, targets: Floats, place: tuple[int, int, int]) -> _Solved:
         factor = self._factor(kernel, place)
-        both = np.column_stack([np.ones(len(targets)), targets])
-        one, target = solve_triangular(factor, both, lower=True, check_finite=False).T
+        parts = solve_triangular(
+            factor, np.column_stack([np.ones(len(targets)), targets]), lower=True, check_finite=False
+        )
+        one, target = parts[:, 0], parts[:, 1]
         mean = float(one @ target / (one @ one))
         residual = target - mean * one
         variance = max(float(residual @ residual) / len(targets), _SMALLEST_VARIANCE)
