@@ -73,10 +73,11 @@ class ExecutorSuite:
 
     def test_wait_gives_each_future_once(self, executor: TrialExecutor) -> None:
         """When it is done, however many are in flight."""
-        futures = [executor.submit(calls.give, float(n)) for n in range(4 * executor.capacity)]
+        count = 4 * executor.capacity
+        futures = [executor.submit(calls.give, float(n)) for n in range(count)]
         self.ended(executor, futures)
         assert executor.wait(0.0) == []
-        assert [future.result()["value"] for future in futures] == list(range(4 * executor.capacity))
+        assert [future.result()["value"] for future in futures] == list(range(count))
 
     def test_wait_gives_the_first_that_ends_first(self, executor: TrialExecutor, tmp_path: Path) -> None:
         """Not the one that was submitted first."""
