@@ -14,9 +14,6 @@ from nasplat.config import Execution
 from nasplat.executors import TrialExecutor
 from nasplat.ray.executor import ray_executor
 
-# Ray runs workers at low priority, and beside other tests on the same cores they would hardly run at all.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
-
 QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "health_check_failure_threshold": 3}
 """A node that is gone is known to be within seconds."""
 
