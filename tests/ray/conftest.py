@@ -1,7 +1,6 @@
 """A cluster of several nodes on this machine, one for each module, and what its tests need."""
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
