@@ -2,15 +2,19 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint wheel clean
+.PHONY: quickstart test test-cluster lint wheel clean
 
 ## Find a network for the digits: search, retrain, test, draw (a few minutes).
 quickstart: $(INSTALLED)
 	$(VENV)/bin/nasplat quickstart quickstart
 
-## The whole test suite.
+## The test suite.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -q -n 2 --ignore tests/ray
+
+## Searches, tunings and faults on local Ray clusters: each file has a cluster, and a process, of its own (10 minutes).
+test-cluster: $(INSTALLED)
+	for file in tests/ray/test_*.py; do $(VENV)/bin/python -m pytest -q $$file || exit 1; done
 
 ## Style, types and import rules.
 lint: $(INSTALLED)

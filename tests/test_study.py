@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_several_workers_measure_each_identity_once(
     ]
 
 
+@pytest.fixture
+def _own_interrupts() -> Iterator[None]:
+    """Python's own answer to Ctrl-C; what ran before in this process may have left another one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_own_interrupts")
 def test_an_interrupt_ends_cleanly_and_can_be_resumed(store: SqlStore) -> None:
     settings = config(
         budget=3,
