@@ -63,6 +63,8 @@ class SearchSpace(ABC):
     version: ClassVar[int] = 1
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = {}
     """Published architectures of the family by name."""
+    cheap: ClassVar[Mapping[str, Any]] = {}
+    """Options that make networks cheaper to score untrained, where that is known to lose little; empty where not."""
 
     def __init__(self, choices: Sequence[Choice], *, variant: str = "") -> None:
         self.choices = tuple(choices)
