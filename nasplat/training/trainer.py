@@ -241,7 +241,7 @@ class Training:
         deadline = math.inf if limit is None else start + limit - self._seconds
         self.network.train()
         total = torch.zeros((), device=self._trainer.device)
-        for step, (inputs, targets) in enumerate(self._batches()):
+        for step, (inputs, targets) in enumerate(self.batches()):
             lr = self._recipe.lr_at(
                 self.epoch * self._steps + step, epochs=self._schedule_epochs, steps_per_epoch=self._steps
             )
@@ -290,7 +290,7 @@ class Training:
         self._optimizer.step()
         return loss.detach()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``; of a batch, what falls to this process.
 
         All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
