@@ -41,7 +41,7 @@ def count(space: SearchSpace, architecture: Architecture, task: Task) -> Counts:
     """
     with torch.device("meta"):
         network = space.build(architecture, task).eval()
-        example = torch.empty((1, *task.input_shape))
+        example = torch.empty((1, *task.input_shape), dtype=task.input_dtype)
     return count_network(network, example)
 
 

@@ -2,24 +2,23 @@
 
 import enum
 import hashlib
-import heapq
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn import functional
 
+from nasplat.data import Arrays as Arrays
+from nasplat.data import Data as Data
+from nasplat.data import Expected
+from nasplat.data import Source as Source
 from nasplat.errors import InvalidInputError
+from nasplat.quality import Loss, Metric, accuracy, cross_entropy, identity_of, mean_squared_error, squared_error
+from nasplat.scaling import Scale, Standardization
+from nasplat.splits import order_of
 from nasplat.training.recipe import Recipe
-
-Arrays: TypeAlias = tuple[ArrayLike, ArrayLike]
-"""Inputs ``(N, *input_shape)``, uint8 or floating point, and targets ``(N,)``."""
-Source: TypeAlias = Arrays | Callable[[], Arrays]
-"""Arrays, or a function that loads them when they are first needed."""
 
 
 class Part(enum.StrEnum):
@@ -33,55 +32,37 @@ class Part(enum.StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
-class Data:
-    """Examples in memory; two are equal only where they are the same object.
-
-    Attributes:
-        inputs: ``(N, *input_shape)``, uint8 or float32; images of a task lie in memory channels last.
-        targets: ``(N,)``, int64.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def take(self, index: Tensor) -> "Data":
-        """The examples at some positions ``(M,)``, images channels last."""
-        if self.inputs.ndim == 4:
-            # Seen as (N, H, W, C) an example is one run of memory: index_select copies it 15 times as fast.
-            inputs = self.inputs.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
-        else:
-            inputs = self.inputs.index_select(0, index)
-        return Data(inputs, self.targets.index_select(0, index))
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy of logits ``(B, K)`` against classes ``(B,)``."""
-    return functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of right classes, in [0, 1], of logits ``(N, K)`` against classes ``(N,)``."""
-    return float((outputs.argmax(1) == targets).double().mean())
-
-
-@final
 class Task:
     """What a network is wanted for. Made by ``classification`` or a registered task.
 
-    The search data is split once, seeded and stratified, into training and validation parts. Test data has a
-    source of its own, which is not even called before ``data(Part.TEST)``.
+    Unless the task brings a validation part of its own, the search data is split once, seeded, and stratified where
+    each example has one class. Test data has a source of its own, which is not even called before ``data(Part.TEST)``.
+
+    Inputs are real numbers ``(B, *input_shape)``, normalized per channel by whoever trains unless they are ``scaled``
+    already, or token ids: int64 ``(B, L)`` below ``vocabulary``. Outputs are ``(B, *output_shape)``, channels first:
+    ``(B, K)`` for classes, ``(B, K, L)`` or ``(B, K, H, W)`` for a class a position, the shape of a target for
+    real numbers. ``loss`` takes what the network gives and targets as they are in the data: where targets are
+    standardized it does so itself.
 
     Attributes:
         name: How the task is called in the store and on the command line.
-        input_shape: Shape of one input, such as ``(C, H, W)``.
-        outputs: Numbers a network gives for one input: the classes.
+        input_shape: Shape of one input, such as ``(C, H, W)``, ``(C, L)`` or, of tokens, ``(L,)``.
+        output_shape: Shape of what a network gives for one input; ``(K,)`` for K classes.
+        target_shape: Shape of one target; ``()`` for a class.
+        real: Whether targets are real numbers (float32) instead of classes (int64).
+        vocabulary: Number of token ids; 0 where inputs are real numbers.
+        padding: The token id that fills up short inputs, so that a mask is ``inputs != padding``; None where all
+            inputs have their full length.
+        causal: Whether outputs at a position may depend on the inputs up to it only, this one included.
+        calendar: How many of the last input channels are known for the future too. Where there are any, inputs are
+            ``(variables + calendar, lookback + horizon)``: in the last ``horizon`` columns (``output_shape[1]``) the
+            variables are 0 and only the calendar is known. Without them inputs are ``(variables, lookback)``.
+        scaled: Whether inputs are on their final scale, which normalization would change.
         recipe: How networks are trained for it unless the user says otherwise.
-        loss: From outputs ``(B, K)``, targets ``(B,)`` and label smoothing to a scalar.
-        metrics: From outputs and targets of a whole part to a number, by name.
+        loss: From outputs ``(B, *output_shape)``, targets ``(B, *target_shape)`` and label smoothing to a scalar.
+        metrics: From outputs and targets of a whole part to a number, by name; the first is what is selected by.
+        pooled: Whether loss and metrics are means over the targets that are not ``IGNORED``, so that evaluation need
+            not keep all outputs at a time.
         classes: What the outputs are called, in order; empty where nobody said.
     """
 
@@ -90,9 +71,22 @@ class Task:
         name: str,
         *,
         input_shape: Sequence[int],
-        outputs: int,
+        outputs: int | None = None,
+        output_shape: Sequence[int] = (),
+        target_shape: Sequence[int] = (),
+        real: bool = False,
+        vocabulary: int = 0,
+        padding: int | None = None,
+        causal: bool = False,
+        calendar: int = 0,
+        scaled: bool = False,
         search: Source | None = None,
+        valid: Source | None = None,
         test: Source | None = None,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        standardization: Standardization | None = None,
+        pooled: bool = False,
         recipe: Recipe | None = None,
         valid_fraction: float = 0.2,
         split_seed: int = 0,
@@ -100,20 +94,83 @@ class Task:
     ) -> None:
         if not 0.0 < valid_fraction < 1.0:
             raise InvalidInputError(f"valid_fraction must lie in (0, 1), got {valid_fraction}")
-        if classes and len(classes) != outputs:
-            raise InvalidInputError(f"task {name!r}: expected {outputs} names of classes, got {len(classes)}")
         self.name = name
         self.input_shape = tuple(input_shape)
-        self.outputs = outputs
+        self.output_shape = (outputs,) if outputs is not None else tuple(output_shape)
+        self.target_shape = tuple(target_shape)
+        self.real = real
+        self.vocabulary = vocabulary
+        self.padding = padding
+        self.causal = causal
+        self.calendar = calendar
+        self.scaled = scaled
         self.recipe = recipe or Recipe()
-        self.loss: Callable[[Tensor, Tensor, float], Tensor] = cross_entropy
-        self.metrics: Mapping[str, Callable[[Tensor, Tensor], float]] = {"accuracy": accuracy}
+        self.pooled = pooled
         self.valid_fraction = valid_fraction
         self.split_seed = split_seed
         self.classes = tuple(classes)
-        self._sources = {Part.SEARCH: search, Part.TEST: test}
+        self._standardization = standardization
+        plain_loss = loss or (mean_squared_error if real else cross_entropy)
+        plain_metrics = metrics or ({"squared_error": squared_error} if real else {"accuracy": accuracy})
+        self.particulars = self._particulars(plain_loss, plain_metrics)
+        self.loss: Loss = plain_loss
+        self.metrics: Mapping[str, Metric] = plain_metrics
+        if standardization is not None:
+            self.loss = self._standardized_loss(plain_loss, standardization.loss_decoded)
+            self.metrics = {name: self._decoded_metric(metric) for name, metric in plain_metrics.items()}
+        self._sources = {Part.SEARCH: search, Part.VALID: valid, Part.TEST: test}
         self._loaded: dict[Part, Data] = {}
         self._digests: dict[Part, str] = {}
+        self._check()
+
+    def _check(self) -> None:
+        what = f"task {self.name!r}"
+        if not self.output_shape:
+            raise InvalidInputError(f"{what}: say how many outputs a network has, or its output_shape")
+        if self.classes and len(self.classes) != self.outputs:
+            raise InvalidInputError(f"{what}: expected {self.outputs} names of classes, got {len(self.classes)}")
+        if not self.real and self.output_shape[1:] != self.target_shape:
+            raise InvalidInputError(
+                f"{what}: for classes {self.target_shape} a network gives (K, *target_shape), "
+                f"got an output_shape of {self.output_shape}"
+            )
+        if self.vocabulary and len(self.input_shape) != 1:
+            raise InvalidInputError(f"{what}: inputs of tokens are (L,), got an input_shape of {self.input_shape}")
+        if self.padding is not None and not 0 <= self.padding < self.vocabulary:
+            raise InvalidInputError(f"{what}: padding is a token id below {self.vocabulary}, got {self.padding}")
+        if self._standardization is not None and not self.real:
+            raise InvalidInputError(f"{what}: classes cannot be standardized")
+
+    def _particulars(self, loss: Loss, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+        of_classes = not self.real and loss is cross_entropy and list(metrics.values()) == [accuracy]
+        told: dict[str, Any] = {
+            "loss": None if of_classes else identity_of(loss),
+            "metrics": None if of_classes else {name: identity_of(metric) for name, metric in metrics.items()},
+            "output_shape": list(self.output_shape) if len(self.output_shape) > 1 else None,
+            "target_shape": list(self.target_shape),
+            "standardization": repr(self._standardization) if self._standardization else None,
+            "vocabulary": self.vocabulary,
+            "padding": None if self.padding is None else [self.padding],
+            "causal": self.causal,
+            "calendar": self.calendar,
+            "scaled": self.scaled,
+        }
+        return {name: value for name, value in told.items() if value}
+
+    @property
+    def outputs(self) -> int:
+        """How many classes, or channels of the output, there are."""
+        return self.output_shape[0]
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """Type of what a network takes."""
+        return torch.int64 if self.vocabulary else torch.float32
+
+    @property
+    def selected_by(self) -> str:
+        """The first metric: what architectures are selected by unless the user says otherwise."""
+        return next(iter(self.metrics))
 
     def data(self, part: Part) -> Data:
         """The examples of a part, loaded and checked at the first call and kept.
@@ -123,7 +180,7 @@ class Task:
                 shape than declared).
         """
         if part not in self._loaded:
-            if part in self._sources:
+            if part is Part.TEST or (part is Part.SEARCH and self._sources[Part.VALID] is None):
                 self._loaded[part] = self._load(part)
             else:
                 self._split()
@@ -143,11 +200,35 @@ class Task:
         """32 hexadecimal digits of the part's examples in order and of how they were split off."""
         source = Part.TEST if part is Part.TEST else Part.SEARCH
         if source not in self._digests:
-            self._digests[source] = _digest(self.data(source))
+            self._digests[source] = self.data(source).digest()
         if part is source:
             return self._digests[source]
         split = f"{self._digests[source]},{part},{self.valid_fraction!r},{self.split_seed}"
+        if self._sources[Part.VALID] is not None:
+            split = f"{self._digests[source]},{part},given,{len(self.data(Part.VALID))}"
         return hashlib.blake2b(split.encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def scale(self) -> Scale:
+        """How targets are standardized, fitted on the training part; as they are where nobody asked for it."""
+        if self._standardization is None:
+            return Scale(torch.zeros(()), torch.ones(()))
+        return self._standardization.fitted(self.data(Part.TRAIN).targets)
+
+    def decoded(self, outputs: Tensor) -> Tensor:
+        """What a network gives, ``(B, *output_shape)``, on the scale of the targets."""
+        return outputs if self._standardization is None else self.scale.decode(outputs)
+
+    def _standardized_loss(self, loss: Loss, decoded: bool) -> Loss:
+        def standardized(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+            if decoded:
+                return loss(self.scale.decode(outputs), targets, label_smoothing)
+            return loss(outputs, self.scale.encode(targets), label_smoothing)
+
+        return standardized
+
+    def _decoded_metric(self, metric: Metric) -> Metric:
+        return lambda outputs, targets: metric(self.scale.decode(outputs), targets)
 
     def _load(self, part: Part) -> Data:
         source = self._sources[part]
@@ -155,21 +236,32 @@ class Task:
             raise InvalidInputError(f"task {self.name!r} has no {part} data")
         what = f"{part} data of task {self.name!r}"
         x, y = source() if callable(source) else source
-        data = _checked(what, np.asarray(x), np.asarray(y), self)
+        expected = Expected(self.input_shape, self.target_shape, None if self.real else self.outputs, self.vocabulary)
+        data = expected.checked(what, np.asarray(x), np.asarray(y))
         if part is Part.TEST:
-            kind = self.data(Part.SEARCH).inputs.dtype
-            if data.inputs.dtype != kind:
-                raise InvalidInputError(
-                    f"{what}: expected {kind} inputs like the search data, got {data.inputs.dtype}; "
-                    "bring both to one type and scale"
-                )
-        elif int(data.targets.min()) == int(data.targets.max()):
-            raise InvalidInputError(f"{what}: all examples are of one class; there is nothing to learn")
+            self._check_alike(what, data, self.data(Part.SEARCH))
+        elif part is Part.SEARCH and bool((data.targets == data.targets.flatten()[0]).all()):
+            raise InvalidInputError(
+                f"{what}: all {'targets are equal' if self.real else 'examples are of one class'}; "
+                "there is nothing to learn"
+            )
         return data
 
+    def _check_alike(self, what: str, data: Data, search: Data) -> None:
+        if data.inputs.dtype != search.inputs.dtype:
+            raise InvalidInputError(
+                f"{what}: expected {search.inputs.dtype} inputs like the search data, got {data.inputs.dtype}; "
+                "bring both to one type and scale"
+            )
+
     def _split(self) -> None:
+        if self._sources[Part.VALID] is not None:
+            train, valid = self._load(Part.SEARCH), self._load(Part.VALID)
+            self._check_alike(f"validation data of task {self.name!r}", valid, train)
+            self._loaded |= {Part.TRAIN: train, Part.VALID: valid, Part.SEARCH: train.joined(valid)}
+            return
         search = self.data(Part.SEARCH)
-        order = stratified_order(search.targets.numpy(), self.split_seed)
+        order = order_of(search.targets.numpy(), self.split_seed)
         n_valid = round(self.valid_fraction * len(search))
         if not 0 < n_valid < len(search):
             raise InvalidInputError(f"task {self.name!r} has too few examples to split: {len(search)}")
@@ -222,77 +314,3 @@ def classification(
             f"class {missing[0]} of {outputs}; np.unique(y, return_inverse=True)[1] numbers them so"
         )
     return task
-
-
-def stratified_order(targets: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A seeded permutation ``(N,)``; each prefix holds every class within one example of its overall share.
-
-    The ``j``-th example of a class with share ``s`` may stand from place ``floor((j - 1) / s) + 1`` to place
-    ``ceil(j / s)``; earliest deadline first meets all of these (Tijdeman 1980; Baruah et al. 1996).
-    """
-    total = len(targets)
-    shuffled = np.random.default_rng(seed).permutation(total)
-    grouped = shuffled[np.argsort(targets[shuffled], kind="stable")]
-    counts = np.unique(targets, return_counts=True)[1]
-    members = [part.tolist() for part in np.split(grouped, np.cumsum(counts)[:-1])]
-    taken = [0] * len(members)
-    waiting: list[tuple[int, int]] = []  # (first place, class)
-    ready = [(-(-total // len(m)), m[0], c) for c, m in enumerate(members)]  # (last place, example, class)
-    heapq.heapify(ready)
-    order = np.empty(total, dtype=np.int64)
-    for place in range(total):
-        while waiting and waiting[0][0] <= place:
-            c = heapq.heappop(waiting)[1]
-            last = -(-(taken[c] + 1) * total // len(members[c]))
-            heapq.heappush(ready, (last, members[c][taken[c]], c))
-        _, order[place], c = heapq.heappop(ready)
-        taken[c] += 1
-        if taken[c] < len(members[c]):
-            heapq.heappush(waiting, (taken[c] * total // len(members[c]), c))
-    return order
-
-
-def _digest(data: Data) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for tensor in (data.inputs, data.targets):
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update((tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).numpy().data)
-    return digest.hexdigest()
-
-
-def _checked(what: str, x: NDArray[np.generic], y: NDArray[np.generic], task: Task) -> Data:
-    if x.ndim < 2:
-        raise InvalidInputError(f"{what}: expected inputs (N, ...), an array for each example, got shape {x.shape}")
-    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
-        raise InvalidInputError(
-            f"{what}: expected integer classes (N,), got {y.dtype} {y.shape}; "
-            "np.unique(y, return_inverse=True)[1] numbers labels, y.argmax(1) reads one-hot rows"
-        )
-    if len(x) == 0 or len(x) != len(y):
-        raise InvalidInputError(
-            f"{what}: expected as many inputs as targets and at least one, got {len(x)} and {len(y)}"
-        )
-    if x.shape[1:] != task.input_shape:
-        raise InvalidInputError(f"{what}: expected inputs (N, {', '.join(map(str, task.input_shape))}), got {x.shape}")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= task.outputs:
-        raise InvalidInputError(f"{what}: expected classes 0 to {task.outputs - 1}, got {low} to {high}")
-    inputs = torch.from_numpy(_numbers(what, x))
-    if inputs.ndim == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    return Data(inputs, torch.from_numpy(y.astype(np.int64)))
-
-
-def _numbers(what: str, x: NDArray[Any]) -> NDArray[Any]:
-    if x.dtype == np.uint8:
-        # Torch warns of arrays that it may not write to. Images that lie channels last already stay uncopied.
-        regular = x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous
-        return x if regular and x.flags.writeable else np.require(x, requirements=["C", "W"])
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise InvalidInputError(f"{what}: expected numbers, got {x.dtype}")
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
-        x = x.astype(np.float32)
-    bad = x.size - int(np.isfinite(x).sum())
-    if bad:
-        raise InvalidInputError(f"{what}: {bad} values are NaN or infinite; clean them first")
-    return np.ascontiguousarray(x)

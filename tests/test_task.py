@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nasplat.errors import InvalidInputError
-from nasplat.task import Arrays, Data, Part, Task, accuracy, classification, cross_entropy, stratified_order
+from nasplat.quality import accuracy, cross_entropy
+from nasplat.splits import stratified_order
+from nasplat.task import Arrays, Data, Part, Task, classification
 
 
 def example_arrays(n: int = 40, shape: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -88,7 +88,7 @@ class TrainingEvaluator(Evaluator):
         self._fingerprints: tuple[str, str] | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
-        """Data fingerprints, task's outputs, recipe; the schedule and the processes where they are not the usual."""
+        """Data fingerprints, outputs, recipe; what sets task, schedule and processes apart from the usual."""
         if self._fingerprints is None:
             parts = (self._trained_on, self._measured_on)
             self._fingerprints = (self._task.fingerprint(parts[0]), self._task.fingerprint(parts[1]))
@@ -100,6 +100,7 @@ class TrainingEvaluator(Evaluator):
             f"{self._prefix}_data": self._fingerprints[1],
             "outputs": self._task.outputs,
             "recipe": self._recipe.to_json(),
+            **({"task": self._task.particulars} if self._task.particulars else {}),
             **({"schedule_epochs": self._schedule_epochs} if longer else {}),
             **({"data_parallel": self._data_parallel} if self._data_parallel > 1 else {}),
         }

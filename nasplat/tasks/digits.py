@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nasplat.task import Arrays, Task, stratified_order
+from nasplat.splits import stratified_order
+from nasplat.task import Arrays, Task
 from nasplat.training.recipe import Recipe
 
 _TEST_EXAMPLES = 360

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nasplat.errors import InvalidInputError, NonFiniteError, TrialTimeoutError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError, NonFiniteError, TrialTimeoutError
 from nasplat.fidelity import Fidelity
-from nasplat.task import Data, Task, stratified_order
+from nasplat.quality import IGNORED
+from nasplat.splits import order_of
+from nasplat.task import Data, Task
 from nasplat.training.augment import DRAWS, at_scale, augment, augments
 from nasplat.training.group import ALONE, Group
 from nasplat.training.memory import keep_freed_memory
@@ -29,17 +32,20 @@ _EVALUATED_AT_ONCE = {"cpu": 128, "cuda": 1024}
 @final
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """Mean and standard deviation a channel, from the data that is trained on; on the data's scale."""
+    """Mean and standard deviation a channel, from the data that is trained on; none where inputs stay as they are."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, inputs: Tensor) -> "Normalization":
+    def of(cls, inputs: Tensor, *, scaled: bool = False) -> "Normalization":
         """Statistics of inputs ``(N, C, ...)`` over everything but the channels; exact for uint8.
 
-        A channel that is constant gets a standard deviation of 1.
+        A channel that is constant gets a standard deviation of 1. Token ids (int64) and inputs that are scaled already
+        have no statistics and stay as they are.
         """
+        if scaled or inputs.dtype == torch.int64:
+            return cls((), ())
         means, stds = [], []
         for channel in inputs.unbind(1):
             mean, std = _byte_statistics(channel) if inputs.dtype == torch.uint8 else _statistics(channel)
@@ -48,7 +54,9 @@ class Normalization:
         return cls(tuple(means), tuple(stds))
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """Inputs ``(B, C, ...)`` as float32 with mean 0 and standard deviation 1 a channel."""
+        """Inputs ``(B, C, ...)`` as float32 with mean 0 and standard deviation 1 a channel; token ids as they are."""
+        if not self.mean:
+            return inputs if inputs.dtype == torch.int64 else inputs.float()
         mean = torch.tensor(self.mean, dtype=torch.float32, device=inputs.device)
         variance = torch.tensor(self.std, dtype=torch.float32, device=inputs.device).square()
         # Batch normalization with fixed statistics is one pass over the data instead of two.
@@ -127,8 +135,9 @@ class Trainer:
                 of them; batch normalization sees the examples of one process only.
 
         Raises:
-            InvalidInputError: If the group cannot share the batches evenly.
+            InvalidInputError: If the group cannot share the batches evenly, or the recipe does not suit the task.
         """
+        self._check_recipe()
         material = self._material(data, fidelity.data_fraction, fidelity.resolution)
         return Training(self, network, material, seed, schedule_epochs or fidelity.epochs, group)
 
@@ -154,34 +163,80 @@ class Trainer:
         """``loss`` and the task's metrics over a whole part, in evaluation mode.
 
         Raises:
+            InvalidArchitectureError: If the network gives another shape than the task wants.
             NonFiniteError: If an output is NaN or infinite.
         """
         network.eval()
         placed = self._placed(data, fidelity.resolution)
+        outputs = self._outputs(network, placed.inputs, normalization)
+        if not self.task.pooled:
+            return self._judged(torch.cat(list(outputs)), data.targets)
+        return self._pooled(outputs, data.targets)
+
+    def _outputs(self, network: nn.Module, inputs: Tensor, normalization: Normalization) -> Iterator[Tensor]:
         at_once = _EVALUATED_AT_ONCE.get(self.device.type, 128)
-        outputs = []
-        for start in range(0, len(placed), at_once):
-            inputs = placed.inputs[start : start + at_once]
+        for start in range(0, len(inputs), at_once):
             with self.autocast():
-                outputs.append(network(_prepared(inputs, normalization)).float().cpu())
-        all_outputs = torch.cat(outputs)
-        if not torch.isfinite(all_outputs).all():
-            raise NonFiniteError("the trained network gives NaN or infinite outputs")
-        metrics = {name: metric(all_outputs, data.targets) for name, metric in self.task.metrics.items()}
-        return {"loss": float(self.task.loss(all_outputs, data.targets, 0.0)), **metrics}
+                outputs = network(_prepared(inputs[start : start + at_once], normalization)).float().cpu()
+            self.check_outputs(outputs)
+            if not torch.isfinite(outputs).all():
+                raise NonFiniteError("the trained network gives NaN or infinite outputs")
+            yield outputs
+
+    def _pooled(self, outputs: Iterator[Tensor], targets: Tensor) -> dict[str, float]:
+        """Means over all scored targets from those over the scored targets of each batch."""
+        totals, scored, start = Counter[str](), 0, 0
+        for batch in outputs:
+            of_batch = targets[start : start + len(batch)]
+            start += len(batch)
+            weight = int((of_batch != IGNORED).sum())
+            if weight:
+                scored += weight
+                totals.update({name: weight * value for name, value in self._judged(batch, of_batch).items()})
+        return {name: total / scored for name, total in totals.items()}
+
+    def _judged(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        metrics = {name: metric(outputs, targets) for name, metric in self.task.metrics.items()}
+        return {"loss": float(self.task.loss(outputs, targets, 0.0)), **metrics}
+
+    def check_outputs(self, outputs: Tensor) -> None:
+        """Refuse outputs ``(B, ...)`` of another shape than the task wants.
+
+        Raises:
+            InvalidArchitectureError: Saying both shapes.
+        """
+        if outputs.shape[1:] != self.task.output_shape:
+            raise InvalidArchitectureError(
+                f"task {self.task.name!r} wants outputs (B, {', '.join(map(str, self.task.output_shape))}), "
+                f"the network gives {tuple(outputs.shape)}"
+            )
 
     def autocast(self) -> torch.autocast:
         """The context in which networks compute."""
         enabled = self.recipe.mixed_precision and self.device.type == "cuda"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
+    def _check_recipe(self) -> None:
+        if self.task.real and self.recipe.label_smoothing:
+            raise InvalidInputError(
+                f"recipe: label_smoothing is for classes, and the targets of task {self.task.name!r} are numbers; "
+                "set it to 0"
+            )
+        moved = self.recipe.crop or self.recipe.flip
+        if moved and len(self.task.input_shape) == 3 and len(self.task.target_shape) > 1:
+            raise InvalidInputError(
+                f"recipe: crop and flip move images but not the targets {self.task.target_shape} of task "
+                f"{self.task.name!r}; set crop to 0 and flip to false"
+            )
+
     def _make_material(self, data: Data, fraction: float, resolution: int | None) -> _Material:
         if fraction < 1.0:
-            order = torch.from_numpy(stratified_order(data.targets.numpy(), seed=0))
+            order = torch.from_numpy(order_of(data.targets.numpy(), seed=0))
             data = data.take(order[: max(1, round(fraction * len(data)))])
         side = data.inputs.shape[-1]
         data = _resized(data, resolution)
-        return _Material(self._place(data), Normalization.of(data.inputs), data.inputs.shape[-1] / side)
+        normalization = Normalization.of(data.inputs, scaled=self.task.scaled)
+        return _Material(self._place(data), normalization, data.inputs.shape[-1] / side)
 
     def _place(self, data: Data, resolution: int | None = None) -> Data:
         data = _resized(data, resolution)
@@ -280,7 +335,9 @@ class Training:
 
     def _step(self, lr: float, inputs: Tensor, targets: Tensor) -> Tensor:
         with self._trainer.autocast():
-            loss = self._trainer.task.loss(self._shared(inputs), targets, self._recipe.label_smoothing)
+            outputs = self._shared(inputs)
+            self._trainer.check_outputs(outputs)
+            loss = self._trainer.task.loss(outputs, targets, self._recipe.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm:
@@ -291,7 +348,7 @@ class Training:
         return loss.detach()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch of augmented inputs ``(B, ...)`` and targets ``(B,)``; of a batch, what falls to this process.
+        """One epoch of augmented inputs ``(B, ...)`` and targets ``(B, ...)``; of a batch, what falls to this process.
 
         All random numbers are drawn on the CPU, so that they are the same on every device, and go to the device once.
         """
@@ -332,6 +389,10 @@ def _resized(data: Data, resolution: int | None) -> Data:
     if data.inputs.ndim != 4:
         raise InvalidInputError(
             f"a resolution is for images (C, H, W); this task's inputs are {tuple(data.inputs.shape[1:])}"
+        )
+    if data.targets.ndim > 2:
+        raise InvalidInputError(
+            f"a resolution changes images but not their targets {tuple(data.targets.shape[1:])}; leave it out"
         )
     inputs = functional.interpolate(data.inputs, (resolution, resolution), mode="bilinear", antialias=True)
     return Data(inputs, data.targets)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from nasplat.architecture import Architecture
 from nasplat.choices import Choice
+from nasplat.quality import cross_entropy
 from nasplat.space import SearchSpace
-from nasplat.task import Task, classification, cross_entropy
+from nasplat.task import Task, classification
 from nasplat.training.recipe import Recipe
 
 RECIPE = Recipe(lr=0.05, batch_size=16, crop=1, flip=True, cutout=2, label_smoothing=0.1, warmup_epochs=1.0)
