@@ -44,9 +44,9 @@ class Graph:
 class SearchSpace(ABC):
     """A set of architectures: declared choices, and how to build a network from them.
 
-    A space implements ``build`` and may override ``canonical`` (what makes two architectures the same
-    function), ``format``/``parse_values`` (its official string), ``graph`` (its drawing) and ``recipe`` (where its
-    choices decide about the training too). Sampling, mutation, crossover, neighbours, encoding, size, indexing and
+    A space implements ``build`` and may override ``check`` (which tasks it takes), ``canonical`` (what makes two
+    architectures the same function), ``format``/``parse_values`` (its official string), ``graph`` (its drawing) and
+    ``recipe`` (where its choices decide about the training too). Sampling, mutation, crossover, neighbours, encoding, size, indexing and
     the doors to Optuna and Ray Tune follow from the choices. A space is immutable, safe to share between threads, and
     takes randomness only as an argument.
 
@@ -99,6 +99,16 @@ class SearchSpace(ABC):
 
         Raises:
             InvalidArchitectureError: If the task's shapes leave nothing to build.
+        """
+
+    def check(self, task: Task) -> None:  # noqa: B027 - taking every task is a sound default
+        """Refuse a task that architectures of the space do not fit, such as a causal one that they would cheat in.
+
+        It is called when a study starts, before anything is proposed. By default every task is taken, and ``build``
+        says what cannot be built.
+
+        Raises:
+            InvalidInputError: With what does not fit, why, and how to leave it out.
         """
 
     def recipe(self, architecture: Architecture) -> Mapping[str, Any]:

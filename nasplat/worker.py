@@ -88,6 +88,7 @@ def set_up(config: BenchConfig) -> Bench:
         if study.repeats > (most := table.repeats(study.fidelity)):
             raise InvalidInputError(f"the table has {most} training(s) of an architecture, got {study.repeats} repeats")
     task = config.task or (_task(study.task) if study.task else table.task)
+    space.check(task)
     recipe = task.recipe.updated(study.recipe)
     trained: Evaluator = table or TrainingEvaluator(
         space,
