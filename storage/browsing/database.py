@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, event, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, event, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
@@ -113,7 +113,7 @@ class Database:
         except DBAPIError as error:
             raise StoreError(f"reading the store failed: {reason(error)}") from error
 
-    def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+    def rows(self, statement: Select[Any]) -> Sequence[Any]:
         """The rows of a statement."""
         return self.run(lambda c: c.execute(statement).all())
 
@@ -194,6 +194,6 @@ _STUDIES = select(s.study, _PARENT.c.name.label("parent")).join(
 )
 
 
-def _info(r: Row[Any]) -> StudyInfo:
+def _info(r: Any) -> StudyInfo:
     goals = tuple(map(Goal.parse, r.goals))
     return StudyInfo(r.id, r.name, r.space, r.task, r.strategy, goals, r.config, r.state, r.parent, float(r.created_at))

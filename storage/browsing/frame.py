@@ -151,7 +151,7 @@ class Frame:
         """
         with self._lock:
             if name in ("order", "cost", "elapsed"):
-                return self.memo(("run", name), lambda: self._run_columns()[name])
+                return self._run_columns()[name]
             if name in _DTYPE.names and name not in ("measurement", "repeat_of"):  # type: ignore[operator]
                 return self.stored(name).astype(float)
             return self._metric(name)

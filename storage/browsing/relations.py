@@ -37,31 +37,29 @@ class Step:
 
 def steps(database: Database, study: StudyInfo, *, most: int) -> list[Step]:
     """The latest children with one parent each, in the order of their numbers; infeasible ones are left out."""
-    parent, child, l = s.trial.alias(), s.trial.alias(), s.lineage.c
+    parent, child, link = s.trial.alias(), s.trial.alias(), s.lineage.c
     alone = (
-        select(l.number)
-        .where(l.study_id == study.id)
-        .group_by(l.number)
+        select(link.number)
+        .where(link.study_id == study.id)
+        .group_by(link.number)
         .having(func.count() == 1)
-        .order_by(l.number.desc())
+        .order_by(link.number.desc())
         .limit(most)
         .subquery()
     )
     statement = (
         select(
-            *(l.number, l.parent, child.c.why, parent.c.proposed, child.c.proposed),
-            *(parent.c.objective_0, child.c.objective_0),
+            *(link.number, link.parent, child.c.why, parent.c.proposed, child.c.proposed),
+            *(parent.c.objective_0.label("before"), child.c.objective_0.label("after")),
         )
         .select_from(s.lineage)
-        .join(alone, alone.c.number == l.number)
-        .join(child, (child.c.study_id == l.study_id) & (child.c.number == l.number))
-        .join(parent, (parent.c.study_id == l.study_id) & (parent.c.number == l.parent))
-        .where(l.study_id == study.id, parent.c.objective_0.is_not(None), child.c.objective_0.is_not(None))
-        .order_by(l.number)
+        .join(alone, alone.c.number == link.number)
+        .join(child, (child.c.study_id == link.study_id) & (child.c.number == link.number))
+        .join(parent, (parent.c.study_id == link.study_id) & (parent.c.number == link.parent))
+        .where(link.study_id == study.id, parent.c.objective_0.is_not(None), child.c.objective_0.is_not(None))
+        .order_by(link.number)
     )
-    found = [
-        Step(c, p, why, before, after, old - new) for c, p, why, before, after, old, new in database.rows(statement)
-    ]
+    found = (Step(*r[:5], r.before - r.after) for r in database.rows(statement))
     return [step for step in found if np.isfinite(step.gain)]
 
 
@@ -72,7 +70,7 @@ def texts(database: Database, study: StudyInfo, numbers: Sequence[int]) -> list[
         chosen = select(t.number, t.proposed).where(
             t.study_id == study.id, t.number.in_(numbers[start : start + CHUNK])
         )
-        found |= {number: text for number, text in database.rows(chosen)}
+        found |= {r.number: r.proposed for r in database.rows(chosen)}
     return [found[number] for number in numbers]
 
 
@@ -94,15 +92,15 @@ def untrained_scores(
     found: dict[str, dict[int, float]] = {}
     for start in range(0, len(numbers), CHUNK):
         statement = (
-            select(t.number, x.name, func.avg(x.value))
+            select(t.number, x.name, func.avg(x.value).label("value"))
             .select_from(s.trial)
             .join(s.measurement, (m.architecture_id == t.architecture_id) & (m.epochs == 0))
             .join(s.metric, x.measurement_id == m.id)
             .where(t.study_id == study.id, t.number.in_(numbers[start : start + CHUNK]))
             .group_by(t.number, x.name)
         )
-        for number, name, value in database.rows(statement):
-            found.setdefault(name, {})[number] = value
+        for r in database.rows(statement):
+            found.setdefault(r.name, {})[r.number] = r.value
     scores = {
         name: np.array([values.get(number, np.nan) for number in numbers]) for name, values in sorted(found.items())
     }

@@ -8,6 +8,7 @@ PostgreSQL the role does, and a role that could do more than read is refused.
 import sqlite3
 import time
 from contextlib import closing
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,11 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from nasplat.errors import InvalidInputError
 from nasplat.storage.browsing.database import Database
 from nasplat.storage.engine import READ_ONLY
+from nasplat.storage.schema import metadata
 from nasplat.storage.views import VIEWS
 
 Answer: TypeAlias = tuple[list[str], list[list[Any]], bool]
 """Names of the columns, the rows, and whether there are more rows."""
 
+_Access: TypeAlias = tuple[str | None, str | None, str | None]
 _LONGEST = 20_000
 """Characters of a statement."""
 _LONGEST_VALUE = 1_000_000
@@ -32,8 +35,6 @@ _FUNCTIONS = frozenset(
         "abs",
         "avg",
         "ceil",
-        "ceiling",
-        "changes",
         "coalesce",
         "count",
         "cume_dist",
@@ -102,6 +103,7 @@ _FUNCTIONS = frozenset(
         "->>",
     ]
 )
+"""What SQLite may compute: nothing that loads, reads files or tells about the machine."""
 
 
 def select(database: Database, statement: str, *, limit: int, seconds: float) -> Answer:
@@ -134,14 +136,15 @@ def _plain(value: Any) -> Any:
 
 
 def _select_sqlite(path: Path, statement: str, limit: int, seconds: float) -> tuple[list[str], list[Any]]:
-    deadline = time.monotonic() + seconds
+    path = path.resolve()
+    known, deadline = _read_by_views(path), time.monotonic() + seconds
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=seconds)) as connection:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=seconds)) as connection:
             connection.isolation_level = None
             connection.execute("PRAGMA query_only=ON").close()
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-            connection.set_authorizer(_authorize)
+            connection.set_authorizer(partial(_authorize, known))
             connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
             cursor = connection.execute(statement)
             if cursor.description is None:
@@ -151,16 +154,46 @@ def _select_sqlite(path: Path, statement: str, limit: int, seconds: float) -> tu
         raise _refused(str(error), seconds) from error
 
 
-def _authorize(action: int, first: str | None, second: str | None, schema: str | None, through: str | None) -> int:
+@cache
+def _read_by_views(path: Path) -> frozenset[_Access]:
+    """What the views themselves read: the columns of tables, by the view that reads them.
+
+    A statement can name a common table expression like a view, and SQLite then says that the view reads. So no name is
+    trusted: what no view reads, nobody reads.
+    """
+    seen: set[_Access] = set()
+
+    def note(action: int, first: str | None, second: str | None, schema: str | None, through: str | None) -> int:
+        if action == sqlite3.SQLITE_READ:
+            seen.add((first, second, through))
+        return sqlite3.SQLITE_OK
+
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.set_authorizer(note)
+        for view in VIEWS:
+            for wanted in ("*", "COUNT(*)"):
+                connection.execute(f"EXPLAIN SELECT {wanted} FROM {view}").close()  # prepared, not run
+    return frozenset(seen)
+
+
+def _authorize(
+    known: frozenset[_Access],
+    action: int,
+    first: str | None,
+    second: str | None,
+    schema: str | None,
+    through: str | None,
+) -> int:
     """Whether a statement may do something; ``through`` is the innermost view or expression that it is done for."""
-    allowed = {
-        sqlite3.SQLITE_SELECT: True,
-        sqlite3.SQLITE_RECURSIVE: True,
-        sqlite3.SQLITE_FUNCTION: (second or "").lower() in _FUNCTIONS,
-        # What a view reads is read for the view; common table expressions belong to no schema.
-        sqlite3.SQLITE_READ: first in VIEWS or through in VIEWS or schema is None,
-    }
-    return sqlite3.SQLITE_OK if allowed.get(action, False) else sqlite3.SQLITE_DENY
+    if action == sqlite3.SQLITE_FUNCTION:
+        allowed = (second or "").lower() in _FUNCTIONS
+    elif action == sqlite3.SQLITE_READ:
+        # Rows of an expression's own result are counted without a column.
+        of_expression = second == "" and first not in metadata.tables and not (first or "").startswith("sqlite_")
+        allowed = first in VIEWS or (first, second, through) in known or of_expression
+    else:
+        allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _select_postgresql(engine: Engine, statement: str, limit: int, seconds: float) -> tuple[list[str], list[Any]]:
