@@ -46,9 +46,9 @@ class SearchSpace(ABC):
 
     A space implements ``build`` and may override ``check`` (which tasks it takes), ``canonical`` (what makes two
     architectures the same function), ``format``/``parse_values`` (its official string), ``graph`` (its drawing) and
-    ``recipe`` (where its choices decide about the training too). Sampling, mutation, crossover, neighbours, encoding, size, indexing and
-    the doors to Optuna and Ray Tune follow from the choices. A space is immutable, safe to share between threads, and
-    takes randomness only as an argument.
+    ``recipe`` (where its choices decide about the training too). Sampling, mutation, crossover, neighbours, encoding,
+    size, indexing and the doors to Optuna and Ray Tune follow from the choices. A space is immutable, safe to share
+    between threads, and takes randomness only as an argument.
 
     Args:
         choices: The decisions in order; a condition refers to an earlier choice.
