@@ -249,6 +249,7 @@ class Training:
 
     Attributes:
         network: On the trainer's device.
+        optimizer: Of its weights; each step sets its learning rate.
         normalization: What the network's inputs need.
         epoch: How many epochs are done.
         mean_loss: Mean training loss of the last of them; NaN before the first.
@@ -282,7 +283,7 @@ class Training:
         layout = _memory_format(self._data.inputs)
         self.network = network.to(trainer.device, memory_format=layout)  # type: ignore[call-overload]
         self._shared = group.wrapped(self.network)
-        self._optimizer = _optimizer(self.network, self._recipe, trainer.device)
+        self.optimizer = _optimizer(self.network, self._recipe, trainer.device)
         self._seconds = 0.0
 
     def run_epoch(self) -> float:
@@ -318,7 +319,7 @@ class Training:
             "epoch": self.epoch,
             "mean_loss": self.mean_loss,
             "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "generator": self._generator.get_state(),
         }
 
@@ -329,7 +330,7 @@ class Training:
             Exception: Of several types, if the state does not fit; some of it may have been taken over.
         """
         self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
         self.epoch, self.mean_loss = int(state["epoch"]), float(state["mean_loss"])
 
@@ -338,13 +339,13 @@ class Training:
             outputs = self._shared(inputs)
             self._trainer.check_outputs(outputs)
             loss = self._trainer.task.loss(outputs, targets, self._recipe.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_norm)
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.step()
+        self.optimizer.step()
         return loss.detach()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
