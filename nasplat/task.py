@@ -51,6 +51,7 @@ class Task:
         target_shape: Shape of one target; ``()`` for a class.
         real: Whether targets are real numbers (float32) instead of classes (int64).
         vocabulary: Number of token ids; 0 where inputs are real numbers.
+        words: The text of each token id, in order, for networks that read its letters; empty where nobody said.
         padding: The token id that fills up short inputs, so that a mask is ``inputs != padding``; None where all
             inputs have their full length.
         causal: Whether outputs at a position may depend on the inputs up to it only, this one included.
@@ -76,6 +77,7 @@ class Task:
         target_shape: Sequence[int] = (),
         real: bool = False,
         vocabulary: int = 0,
+        words: Sequence[str] = (),
         padding: int | None = None,
         causal: bool = False,
         calendar: int = 0,
@@ -100,6 +102,7 @@ class Task:
         self.target_shape = tuple(target_shape)
         self.real = real
         self.vocabulary = vocabulary
+        self.words = tuple(words)
         self.padding = padding
         self.causal = causal
         self.calendar = calendar
@@ -136,6 +139,8 @@ class Task:
             )
         if self.vocabulary and len(self.input_shape) != 1:
             raise InvalidInputError(f"{what}: inputs of tokens are (L,), got an input_shape of {self.input_shape}")
+        if self.words and len(self.words) != self.vocabulary:
+            raise InvalidInputError(f"{what}: expected {self.vocabulary} words, got {len(self.words)}")
         if self.padding is not None and not 0 <= self.padding < self.vocabulary:
             raise InvalidInputError(f"{what}: padding is a token id below {self.vocabulary}, got {self.padding}")
         if self._standardization is not None and not self.real:
@@ -150,6 +155,7 @@ class Task:
             "target_shape": list(self.target_shape),
             "standardization": repr(self._standardization) if self._standardization else None,
             "vocabulary": self.vocabulary,
+            "words": hashlib.blake2b(repr(self.words).encode()).hexdigest()[:32] if self.words else None,
             "padding": None if self.padding is None else [self.padding],
             "causal": self.causal,
             "calendar": self.calendar,
