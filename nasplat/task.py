@@ -51,6 +51,11 @@ class Task:
         target_shape: Shape of one target; ``()`` for a class.
         real: Whether targets are real numbers (float32) instead of classes (int64).
         vocabulary: Number of token ids; 0 where inputs are real numbers.
+        words: The text of each token id where tokens are words. Words that the training part does not have get ids from
+            ``vocabulary`` on, as the parts are loaded: whatever learns something for each id reads them as ``unknown``,
+            and whatever looks at their letters needs nothing else. Data comes before networks, so a network that is
+            built for a part finds all of its words here.
+        unknown: The token id that stands for ids from ``vocabulary`` on; None where there are none.
         words: The text of each token id, in order, for networks that read its letters; empty where nobody said.
         padding: The token id that fills up short inputs, so that a mask is ``inputs != padding``; None where all
             inputs have their full length.
@@ -102,6 +107,8 @@ class Task:
         self.target_shape = tuple(target_shape)
         self.real = real
         self.vocabulary = vocabulary
+        self.words = words
+        self.unknown = unknown
         self.words = tuple(words)
         self.padding = padding
         self.causal = causal
@@ -141,8 +148,9 @@ class Task:
             raise InvalidInputError(f"{what}: inputs of tokens are (L,), got an input_shape of {self.input_shape}")
         if self.words and len(self.words) != self.vocabulary:
             raise InvalidInputError(f"{what}: expected {self.vocabulary} words, got {len(self.words)}")
-        if self.padding is not None and not 0 <= self.padding < self.vocabulary:
-            raise InvalidInputError(f"{what}: padding is a token id below {self.vocabulary}, got {self.padding}")
+        for use, token in (("padding", self.padding), ("unknown", self.unknown)):
+            if token is not None and not 0 <= token < self.vocabulary:
+                raise InvalidInputError(f"{what}: {use} is a token id below {self.vocabulary}, got {token}")
         if self._standardization is not None and not self.real:
             raise InvalidInputError(f"{what}: classes cannot be standardized")
 
@@ -157,6 +165,7 @@ class Task:
             "vocabulary": self.vocabulary,
             "words": hashlib.blake2b(repr(self.words).encode()).hexdigest()[:32] if self.words else None,
             "padding": None if self.padding is None else [self.padding],
+            "unknown": None if self.unknown is None else [self.unknown],
             "causal": self.causal,
             "calendar": self.calendar,
             "scaled": self.scaled,
@@ -206,13 +215,19 @@ class Task:
         """32 hexadecimal digits of the part's examples in order and of how they were split off."""
         source = Part.TEST if part is Part.TEST else Part.SEARCH
         if source not in self._digests:
-            self._digests[source] = self.data(source).digest()
+            self._digests[source] = self._digest(self.data(source))
         if part is source:
             return self._digests[source]
         split = f"{self._digests[source]},{part},{self.valid_fraction!r},{self.split_seed}"
         if self._sources[Part.VALID] is not None:
             split = f"{self._digests[source]},{part},given,{len(self.data(Part.VALID))}"
         return hashlib.blake2b(split.encode(), digest_size=16).hexdigest()
+
+    def _digest(self, data: Data) -> str:
+        if not self.words:
+            return data.digest()
+        told = "\0".join([data.digest(), *self.words[: int(data.inputs.max()) + 1]])
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
     @cached_property
     def scale(self) -> Scale:
@@ -241,11 +256,13 @@ class Task:
         if source is None:
             raise InvalidInputError(f"task {self.name!r} has no {part} data")
         what = f"{part} data of task {self.name!r}"
+        before = self.data(Part.SEARCH) if part is Part.TEST else None  # ids of unknown words follow this order
         x, y = source() if callable(source) else source
-        expected = Expected(self.input_shape, self.target_shape, None if self.real else self.outputs, self.vocabulary)
+        ids = max(self.vocabulary, len(self.words))
+        expected = Expected(self.input_shape, self.target_shape, None if self.real else self.outputs, ids)
         data = expected.checked(what, np.asarray(x), np.asarray(y))
-        if part is Part.TEST:
-            self._check_alike(what, data, self.data(Part.SEARCH))
+        if before is not None:
+            self._check_alike(what, data, before)
         elif part is Part.SEARCH and bool((data.targets == data.targets.flatten()[0]).all()):
             raise InvalidInputError(
                 f"{what}: all {'targets are equal' if self.real else 'examples are of one class'}; "
