@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from nasplat import registry
+from nasplat import registry, scoring
 from nasplat.architecture import Architecture
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
@@ -71,9 +71,12 @@ def search(
 
 
 def score(
-    space: str,
-    task: str | Task,
+    space: str = "",
+    task: str | Task = "",
     *,
+    networks: Sequence[str] = (),
+    data: str | Path | None = None,
+    preset: str = "",
     proxy: str = "naswot",
     samples: int | None = 100,
     architectures: Sequence[str] = (),
@@ -86,6 +89,10 @@ def score(
     Args:
         space: Name of a search space.
         task: Gives the batch.
+        networks: Score these of one's own instead of a space's, all of them: functions without arguments or classes of
+            ``nn.Module``, as ``module:name``.
+        data: A ``.npz`` file with the batch for them, in place of a task.
+        preset: ``cheap`` takes the options that the space says lose little, and 32 examples; what is given goes before.
         proxy: The zero-cost score, or several joined by ``+``, whose ranks are summed; ``params`` and ``flops`` are
             always recorded beside it.
         samples: How many to draw; None scores the whole space.
@@ -94,6 +101,11 @@ def score(
         observers: Called after each trial.
         settings: As in ``search``.
     """
+    if networks or data is not None:
+        space, task, own = scoring.of_own_networks(space, task, networks, data)
+        samples, settings = None, {**own, **settings}
+    if preset:
+        settings = {**settings, **scoring.preset_settings(preset, space, settings)}
     options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
     # An objective has four goals at most; further parts of a combination are measured and ranked all the same.
     goals = tuple(str(goal) for goal in registry.proxies(proxy).goals[:4])
