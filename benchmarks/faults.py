@@ -51,7 +51,7 @@ def main() -> None:
         show(faults.driver_killed(site()))
         with server.database() as url:
             show(faults.database_stopped(Site(cluster.address, url, Path(tempfile.mkdtemp(dir=folder))), server))
-        show(faults.trial_fault(site(), "hangs", "trials that hang (time limit 5 s)", time_limit=5.0))
+        show(faults.trial_fault(site(), "hangs", "trials that hang (time limit 10 s)", time_limit=10.0))
         show(faults.trial_fault(site(), "eats", "trials that eat memory (limit 1 GiB)", memory_limit=2**30))
         show(faults.trial_fault(site(), "raises", "trials that raise"))
         show(faults.trial_fault(site(), "prints", "trials that print a gigabyte"))

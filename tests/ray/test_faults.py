@@ -82,7 +82,7 @@ def test_a_database_that_goes_away_for_a_while(cluster: Any, server: PostgresSer
 @pytest.mark.parametrize(
     ("fault", "limits", "reason", "message"),
     [
-        ("hangs", {"time_limit": 5.0}, FailureReason.TIMED_OUT, "stopped at the time limit of 5 seconds"),
+        ("hangs", {"time_limit": 10.0}, FailureReason.TIMED_OUT, "stopped at the time limit of 10 seconds"),
         ("eats", {"memory_limit": 2**30}, FailureReason.OUT_OF_MEMORY, "memory"),
         ("raises", {}, FailureReason.ERROR, "this architecture raises"),
     ],
