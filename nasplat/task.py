@@ -51,12 +51,10 @@ class Task:
         target_shape: Shape of one target; ``()`` for a class.
         real: Whether targets are real numbers (float32) instead of classes (int64).
         vocabulary: Number of token ids; 0 where inputs are real numbers.
-        words: The text of each token id where tokens are words. Words that the training part does not have get ids from
-            ``vocabulary`` on, as the parts are loaded: whatever learns something for each id reads them as ``unknown``,
-            and whatever looks at their letters needs nothing else. Data comes before networks, so a network that is
-            built for a part finds all of its words here.
-        unknown: The token id that stands for ids from ``vocabulary`` on; None where there are none.
-        words: The text of each token id, in order, for networks that read its letters; empty where nobody said.
+        words: The text of each token id, in order, for networks that read its letters; empty where nobody said. With
+            an ``unknown`` id it grows as parts are loaded, which is before networks are built for them.
+        unknown: The token id as which a network that learns something for each id reads those from ``vocabulary`` on:
+            words that the training part does not have. None where there are none.
         padding: The token id that fills up short inputs, so that a mask is ``inputs != padding``; None where all
             inputs have their full length.
         causal: Whether outputs at a position may depend on the inputs up to it only, this one included.
@@ -83,6 +81,7 @@ class Task:
         real: bool = False,
         vocabulary: int = 0,
         words: Sequence[str] = (),
+        unknown: int | None = None,
         padding: int | None = None,
         causal: bool = False,
         calendar: int = 0,
@@ -109,7 +108,6 @@ class Task:
         self.vocabulary = vocabulary
         self.words = words
         self.unknown = unknown
-        self.words = tuple(words)
         self.padding = padding
         self.causal = causal
         self.calendar = calendar
@@ -146,7 +144,7 @@ class Task:
             )
         if self.vocabulary and len(self.input_shape) != 1:
             raise InvalidInputError(f"{what}: inputs of tokens are (L,), got an input_shape of {self.input_shape}")
-        if self.words and len(self.words) != self.vocabulary:
+        if self.words and len(self.words) != self.vocabulary:  # words of other parts come when these are loaded
             raise InvalidInputError(f"{what}: expected {self.vocabulary} words, got {len(self.words)}")
         for use, token in (("padding", self.padding), ("unknown", self.unknown)):
             if token is not None and not 0 <= token < self.vocabulary:
@@ -163,7 +161,9 @@ class Task:
             "target_shape": list(self.target_shape),
             "standardization": repr(self._standardization) if self._standardization else None,
             "vocabulary": self.vocabulary,
-            "words": hashlib.blake2b(repr(self.words).encode()).hexdigest()[:32] if self.words else None,
+            "words": hashlib.blake2b("\0".join(self.words).encode(), digest_size=16).hexdigest()
+            if self.words
+            else None,
             "padding": None if self.padding is None else [self.padding],
             "unknown": None if self.unknown is None else [self.unknown],
             "causal": self.causal,
@@ -258,7 +258,7 @@ class Task:
         what = f"{part} data of task {self.name!r}"
         before = self.data(Part.SEARCH) if part is Part.TEST else None  # ids of unknown words follow this order
         x, y = source() if callable(source) else source
-        ids = max(self.vocabulary, len(self.words))
+        ids = self.vocabulary if self.unknown is None else len(self.words)
         expected = Expected(self.input_shape, self.target_shape, None if self.real else self.outputs, ids)
         data = expected.checked(what, np.asarray(x), np.asarray(y))
         if before is not None:
