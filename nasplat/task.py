@@ -161,9 +161,6 @@ class Task:
             "target_shape": list(self.target_shape),
             "standardization": repr(self._standardization) if self._standardization else None,
             "vocabulary": self.vocabulary,
-            "words": hashlib.blake2b("\0".join(self.words).encode(), digest_size=16).hexdigest()
-            if self.words
-            else None,
             "padding": None if self.padding is None else [self.padding],
             "unknown": None if self.unknown is None else [self.unknown],
             "causal": self.causal,
