@@ -15,12 +15,14 @@ from nasplat.search_spaces.blocks.mixture_definition import (
     Operation,
     effective,
     kernel_of,
-    mixed_results,
     operations,
     padding,
 )
+from nasplat.search_spaces.blocks.mixture_planner import FORMULATIONS, named, plan
+from nasplat.search_spaces.blocks.mixture_problem import Mixture
+from nasplat.search_spaces.blocks.mixture_problem import problem as problem_of
 
-__all__ = ["CausalConv1d", "MixtureConv", "Operation", "effective", "operations"]
+__all__ = ["FORMULATIONS", "CausalConv1d", "MixtureConv", "Operation", "effective", "operations"]
 
 _INITIAL_STD = 0.01  # of every operation's weights, as the authors initialise them
 
@@ -73,7 +75,9 @@ class MixtureConv(nn.Module):
         self.in_channels, self.out_channels, self.groups, self.causal = in_channels, out_channels, groups, causal
         self.operations = operations
         self.stride = (stride,) * dims if isinstance(stride, int) else stride
+        self._mixture = Mixture(operations, in_channels, out_channels, self.stride, groups, causal)
         self.formulation = formulation
+        """How it is computed, a name of ``FORMULATIONS`` or ``auto``; may be set at any time."""
         taps = sum(o.taps for o in operations)
         self.weight = nn.Parameter(torch.empty(taps, out_channels, in_channels // groups))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
@@ -87,16 +91,34 @@ class MixtureConv(nn.Module):
 
     def forward(self, x: Tensor, coefficients: Tensor) -> Tensor:
         """``(B, C_in, *n)`` to ``(B, C_out, *ceil(n / stride))``."""
-        y = mixed_results(
-            x,
-            self.weight,
-            coefficients,
-            self.operations,
-            stride=self.stride,
-            groups=self.groups,
-            causal=self.causal,
-        )
-        return y if self.bias is None else y + self.bias.view(-1, *[1] * (x.ndim - 2))
+        self._check(x, coefficients)
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        with torch.autocast(device, enabled=False):
+            problem = problem_of(self._mixture, tuple(x.shape[2:]))
+            name = plan(problem, x) if self.formulation == "auto" else named(self.formulation, problem, x.device)
+            weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+            y = FORMULATIONS[name].apply(x, weight, coefficients, problem)
+            return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.ndim - 2))
+
+    def _check(self, x: Tensor, coefficients: Tensor) -> None:
+        dims = len(self.stride)
+        if x.ndim != dims + 2 or x.shape[1] != self.in_channels or 0 in x.shape:
+            raise InvalidInputError(
+                f"expected inputs (B, {self.in_channels}, {'H, W' if dims == 2 else 'L'}) without empty axes, "
+                f"got {tuple(x.shape)}"
+            )
+        if coefficients.shape != (len(self.operations),):
+            raise InvalidInputError(
+                f"expected coefficients ({len(self.operations)},), one for each operation, got {tuple(coefficients.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        """What a print of the network shows."""
+        mixed = " ".join(map(str, self.operations))
+        more = "".join([f", groups={self.groups}" * (self.groups > 1), ", causal=True" * self.causal])
+        return f"{self.in_channels}, {self.out_channels}, {mixed}, stride={self.stride}{more}"
 
     def derived(self, index: int) -> nn.Conv1d | nn.Conv2d:
         """One operation alone as a convolution of torch: the function of one-hot coefficients, with copied weights.

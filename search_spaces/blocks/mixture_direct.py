@@ -12,7 +12,7 @@ def results(x: Tensor, weight: Tensor, coefficients: Tensor, problem: Problem) -
     mixture = problem.mixture
     return mixed_results(
         x,
-        weight,
+        weight.to(x.dtype),
         coefficients,
         mixture.operations,
         stride=mixture.stride,

@@ -61,7 +61,8 @@ class FastTransforms(Transform):
         spectra = torch.fft.rfftn(values, self.lengths, self._axes)
         if len(self.lengths) == 2:  # as the matrices have them: the halved axis first
             spectra = spectra.mT
-        return spectra.flatten(1).t().contiguous()
+        turned: Tensor = spectra.flatten(1).t().contiguous()
+        return turned
 
     def data_inverse(self, spectra: Tensor, *, output: bool) -> Tensor:
         """Spectra to maps."""
@@ -120,7 +121,8 @@ class _Depthwise(torch.autograd.Function):
             of_x = crop(made, problem.size).contiguous()
         if ctx.needs_input_grad[1]:
             products = torch.linalg.vecdot(own, data, dim=0)  # conjugates its first argument
-            of_kernel = torch.fft.irfftn(products, ctx.lengths, ctx.axes)[(slice(None), *places)].t()
+            every: tuple[slice | Tensor, ...] = (slice(None), *places)
+            of_kernel = torch.fft.irfftn(products, ctx.lengths, ctx.axes)[every].t()
         return of_x, of_kernel, None
 
 

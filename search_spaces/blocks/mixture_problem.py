@@ -37,6 +37,14 @@ class Mixture:
     groups: int
     causal: bool
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.operations, self.in_channels, self.out_channels, self.stride, self.groups, self.causal))
+
+    def __hash__(self) -> int:
+        """Computed once: a mixture is looked up at each step, and has many operations."""
+        return self._hash
+
     @property
     def depthwise(self) -> bool:
         """Every output channel looks at one input channel, its own."""
@@ -70,9 +78,9 @@ def _indices(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor, Tens
     return live, operation, slot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """A mixture on a map; get one from ``problem``, which makes each once.
+    """A mixture on a map; get one from ``problem``, which makes each once, so that they are compared by identity.
 
     Attributes:
         mixture: The layer.
