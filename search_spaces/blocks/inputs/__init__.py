@@ -1,0 +1,1 @@
+"""What turns the inputs of a task into tokens ``(B, N, d)``."""

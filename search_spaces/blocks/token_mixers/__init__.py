@@ -1,0 +1,1 @@
+"""Layers that let the tokens of a sequence see each other, interchangeable in one slot."""
