@@ -10,7 +10,7 @@ from typing import Self, final
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.measurement import Measurement, Role
 
-_MINIMIZED = ("loss", "params", "flops", "error", "seconds", "_ms", "_bytes")
+_MINIMIZED = ("loss", "params", "flops", "error", "seconds", "_ms", "_bytes", "_per_byte")
 """Endings of metric names that are better when smaller, unless the user says otherwise."""
 
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {

@@ -210,14 +210,17 @@ class Task:
 
     def fingerprint(self, part: Part) -> str:
         """32 hexadecimal digits of the part's examples in order and of how they were split off."""
-        source = Part.TEST if part is Part.TEST else Part.SEARCH
-        if source not in self._digests:
-            self._digests[source] = self._digest(self.data(source))
-        if part is source:
-            return self._digests[source]
-        split = f"{self._digests[source]},{part},{self.valid_fraction!r},{self.split_seed}"
-        if self._sources[Part.VALID] is not None:
-            split = f"{self._digests[source]},{part},given,{len(self.data(Part.VALID))}"
+        if part not in self._digests:
+            self._digests[part] = self._fingerprint(part)
+        return self._digests[part]
+
+    def _fingerprint(self, part: Part) -> str:
+        if part is Part.TEST or (part is Part.SEARCH and not self._valid_given):
+            return self._digest(self.data(part))
+        if self._valid_given:
+            both = ",".join(self._digest(self.data(p)) for p in (Part.TRAIN, Part.VALID))
+            return hashlib.blake2b(f"{both},{part},given".encode(), digest_size=16).hexdigest()
+        split = f"{self.fingerprint(Part.SEARCH)},{part},{self.valid_fraction!r},{self.split_seed}"
         return hashlib.blake2b(split.encode(), digest_size=16).hexdigest()
 
     def _digest(self, data: Data) -> str:
@@ -253,7 +256,8 @@ class Task:
         if source is None:
             raise InvalidInputError(f"task {self.name!r} has no {part} data")
         what = f"{part} data of task {self.name!r}"
-        before = self.data(Part.SEARCH) if part is Part.TEST else None  # ids of unknown words follow this order
+        # Tests come after all else: ids of unknown words follow the order in which parts are loaded.
+        before = self.data(Part.TRAIN if self._valid_given else Part.SEARCH) if part is Part.TEST else None
         x, y = source() if callable(source) else source
         ids = self.vocabulary if self.unknown is None else len(self.words)
         expected = Expected(self.input_shape, self.target_shape, None if self.real else self.outputs, ids)
@@ -274,12 +278,16 @@ class Task:
                 "bring both to one type and scale"
             )
 
+    @property
+    def _valid_given(self) -> bool:
+        return self._sources[Part.VALID] is not None
+
+    def _load_train_and_valid(self) -> None:
+        train, valid = self._load(Part.SEARCH), self._load(Part.VALID)
+        self._check_alike(f"validation data of task {self.name!r}", valid, train)
+        self._loaded |= {Part.TRAIN: train, Part.VALID: valid}
+
     def _split(self) -> None:
-        if self._sources[Part.VALID] is not None:
-            train, valid = self._load(Part.SEARCH), self._load(Part.VALID)
-            self._check_alike(f"validation data of task {self.name!r}", valid, train)
-            self._loaded |= {Part.TRAIN: train, Part.VALID: valid, Part.SEARCH: train.joined(valid)}
-            return
         search = self.data(Part.SEARCH)
         order = order_of(search.targets.numpy(), self.split_seed)
         n_valid = round(self.valid_fraction * len(search))
