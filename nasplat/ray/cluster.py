@@ -20,6 +20,10 @@ except ImportError as error:
 
 _LOCAL_STORE_BYTES = 100 * 2**20
 """Ray's object store where we start Ray ourselves: batches and results are small, and travel beside it."""
+_TOO_BUSY = "Starting Ray client server failed"
+"""What a head node says that did not start a process for a connection from outside within Ray's 30 seconds."""
+_ATTEMPTS = 3
+"""To connect, as long as that is the answer."""
 _EPSILON = 1e-6
 """Ray counts resources in steps of 1e-4; sums of shares are not exact in floats."""
 
@@ -65,25 +69,34 @@ def connect(address: str, runtime_env: Mapping[str, Any]) -> bool:
     own: dict[str, Any] = {"log_to_driver": False}
     if address == "local":
         own |= {"include_dashboard": False, "object_store_memory": _LOCAL_STORE_BYTES}
-    try:
-        with _own_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what goes wrong, the error says more
-            ray.init(address, runtime_env=dict(runtime_env) or None, logging_level=logging.ERROR, **own)
-    except ConnectionError as error:
-        ray.shutdown()  # an attempt from outside leaves Ray's functions pointing there
-        why = str(error).strip().splitlines()[0]
-        hint = "--address local starts Ray on this machine; 'ray start --head' makes it the first node of a cluster"
-        if "AuthenticationError" in str(error.__cause__):
-            hint = (
-                "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to it"
-            )
-        elif "://" in address:
-            hint = "the head node of a cluster serves such addresses on port 10001"
-        raise InvalidInputError(f"no Ray cluster is found at address {address!r} ({why}): {hint}") from error
-    except (ValueError, TypeError) as error:
-        raise InvalidInputError(f"Ray cannot use address {address!r} and runtime_env {runtime_env}: {error}") from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            with _own_signals(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what goes wrong, the error says more
+                ray.init(address, runtime_env=dict(runtime_env) or None, logging_level=logging.ERROR, **own)
+            break
+        except ConnectionError as error:
+            ray.shutdown()  # an attempt from outside leaves Ray's functions pointing there
+            if _TOO_BUSY not in str(error) or attempt == _ATTEMPTS - 1:
+                raise _not_found(address, error) from error
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(
+                f"Ray cannot use address {address!r} and runtime_env {runtime_env}: {error}"
+            ) from error
     _users = 1
     return True
+
+
+def _not_found(address: str, error: ConnectionError) -> InvalidInputError:
+    why = str(error).strip().splitlines()[-1]
+    hint = "--address local starts Ray on this machine; 'ray start --head' makes it the first node of a cluster"
+    if "AuthenticationError" in str(error.__cause__):
+        hint = "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to it"
+    elif _TOO_BUSY in why:
+        hint = "its head node is too busy to start a process for this connection"
+    elif "://" in address:
+        hint = "the head node of a cluster serves such addresses on port 10001"
+    return InvalidInputError(f"no Ray cluster is found at address {address!r} ({why}): {hint}")
 
 
 def disconnect() -> None:
