@@ -192,8 +192,12 @@ class Task:
                 shape than declared).
         """
         if part not in self._loaded:
-            if part is Part.TEST or (part is Part.SEARCH and self._sources[Part.VALID] is None):
+            if part is Part.TEST or (part is Part.SEARCH and not self._valid_given):
                 self._loaded[part] = self._load(part)
+            elif part is Part.SEARCH:
+                self._loaded[part] = self.data(Part.TRAIN).joined(self.data(Part.VALID))
+            elif self._valid_given:
+                self._load_train_and_valid()
             else:
                 self._split()
         return self._loaded[part]
