@@ -1,6 +1,5 @@
 """Pictures of a study: best so far over cost, Pareto front, proxy against accuracy, and an architecture as a graph."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,15 +130,20 @@ def pareto_front(rows: Rows, first: Goal, second: Goal, title: str) -> Figure:
 
 
 def proxy_against(pairs: Sequence[tuple[float, float]], proxy: str, metric: str, title: str) -> Figure:
-    """A zero-cost score against a trained metric, with Kendall's τ and Spearman's ρ."""
-    table = np.array([p for p in pairs if math.isfinite(p[0])])
-    tau = stats.kendalltau(*np.array(pairs).T).statistic
-    rho = stats.spearmanr(*np.array(pairs).T).statistic
+    """A zero-cost score against a trained metric, with Kendall's τ and Spearman's ρ.
+
+    Scores are drawn by their rank, 1 the lowest and equals at the mean of theirs: that is what both coefficients see,
+    networks whose score is infinite have a place, and a few extreme scores do not press the rest together.
+    """
+    scores, values = np.array(pairs, dtype=float).T
+    tau = stats.kendalltau(scores, values).statistic
+    rho = stats.spearmanr(scores, values).statistic
+    infinite = int(np.isinf(scores).sum())
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.6), layout="constrained")
         axes = figure.subplots()
-        axes.plot(table[:, 0], table[:, 1], "o", color=_BLUE, ms=3.5, alpha=0.7)
-        axes.set_xlabel(proxy)
+        axes.plot(stats.rankdata(scores), values, "o", color=_BLUE, ms=3.5, alpha=0.7)
+        axes.set_xlabel(f"rank of {proxy}" + (f" ({infinite} infinite)" if infinite else ""))
         axes.set_ylabel(metric)
         axes.set_title(f"{title}: τ = {tau:.3f}, ρ = {rho:.3f}, n = {len(pairs)}", loc="left", fontsize=9)
     return figure

@@ -20,9 +20,9 @@ app = typer.Typer(
 
 @cache
 def _add_commands() -> None:
-    from nasplat.cli import auditing, benching, linting, quickstart, reading, results, searching, top, tuning
+    from nasplat.cli import auditing, benching, dashboard, linting, quickstart, reading, results, searching, top, tuning
 
-    for module in (quickstart, searching, tuning, auditing, benching, linting, reading, top, results):
+    for module in (quickstart, searching, tuning, auditing, benching, linting, reading, top, results, dashboard):
         module.add_to(app)
 
 

@@ -62,12 +62,14 @@ class Frame:
     Attributes:
         study: As it was when it was last looked at.
         version: Grows when a trial is added or changes.
+        ready: Whether it has been read.
     """
 
     def __init__(self, database: Database, study: StudyInfo) -> None:
         self._database = database
         self.study = study
         self.version = 0
+        self.ready = False
         self._lock = threading.RLock()
         self._rows = np.empty(0, _DTYPE)
         self._count = 0
@@ -98,6 +100,7 @@ class Frame:
             last = int(self._rows["number"][self._count - 1]) if self._count else -1
             changed |= self._append(_TRIALS.where(*self._mine(), s.trial.c.number > last))
             self.version += changed
+            self.ready = True
             return changed
 
     def _mine(self) -> tuple[ColumnElement[bool], ...]:

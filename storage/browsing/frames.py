@@ -49,13 +49,19 @@ class Frames:
         return self.of(self.database.study(name))
 
     def if_read(self, study: StudyInfo) -> Frame | None:
-        """The frame of a study, up to date, if it has been read before; otherwise it is going to be."""
+        """The frame of a study if it has been read before, up to date; otherwise it is going to be read.
+
+        A study that is over and has not changed is not looked at again.
+        """
         with self._lock:
             known = self._frames.get(study.id)
-            ready = known is not None and known.version > 0
-            if not ready and study.id not in self._coming:
-                self._coming[study.id] = self._background.submit(lambda: self._frame(study).refresh())
-        return self.of(study) if ready else None
+            if known is None or not known.ready:
+                if study.id not in self._coming:
+                    self._coming[study.id] = self._background.submit(lambda: self._frame(study).refresh())
+                return None
+            if known.study == study and study.state != "running":
+                return known
+        return self.of(study)
 
     def _frame(self, study: StudyInfo) -> Frame:
         with self._lock:

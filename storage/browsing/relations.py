@@ -59,7 +59,7 @@ def steps(database: Database, study: StudyInfo, *, most: int) -> list[Step]:
         .where(link.study_id == study.id, parent.c.objective_0.is_not(None), child.c.objective_0.is_not(None))
         .order_by(link.number)
     )
-    found = (Step(*r[:5], r.before - r.after) for r in database.rows(statement))
+    found = (Step(r[0], r[1], r[2], r[3], r[4], r.before - r.after) for r in database.rows(statement))
     return [step for step in found if np.isfinite(step.gain)]
 
 

@@ -30,79 +30,14 @@ _LONGEST = 20_000
 _LONGEST_VALUE = 1_000_000
 """Bytes of one value."""
 _STEPS_BETWEEN_LOOKS = 50_000
-_FUNCTIONS = frozenset(
-    [
-        "abs",
-        "avg",
-        "ceil",
-        "coalesce",
-        "count",
-        "cume_dist",
-        "date",
-        "datetime",
-        "dense_rank",
-        "exp",
-        "first_value",
-        "floor",
-        "format",
-        "glob",
-        "group_concat",
-        "hex",
-        "ifnull",
-        "iif",
-        "instr",
-        "json",
-        "json_array_length",
-        "json_extract",
-        "json_type",
-        "json_valid",
-        "julianday",
-        "lag",
-        "last_value",
-        "lead",
-        "length",
-        "like",
-        "ln",
-        "log",
-        "log10",
-        "log2",
-        "lower",
-        "ltrim",
-        "max",
-        "min",
-        "mod",
-        "nth_value",
-        "ntile",
-        "nullif",
-        "percent_rank",
-        "pow",
-        "power",
-        "printf",
-        "quote",
-        "rank",
-        "replace",
-        "round",
-        "row_number",
-        "rtrim",
-        "sign",
-        "sqrt",
-        "strftime",
-        "string_agg",
-        "substr",
-        "substring",
-        "sum",
-        "time",
-        "total",
-        "trim",
-        "trunc",
-        "typeof",
-        "unicode",
-        "unixepoch",
-        "upper",
-        "->",
-        "->>",
-    ]
+_FUNCTION_NAMES = (
+    "abs avg ceil coalesce count cume_dist date datetime dense_rank exp first_value floor format glob group_concat hex "
+    "ifnull iif instr json json_array_length json_extract json_type json_valid julianday lag last_value lead length "
+    "like ln log log10 log2 lower ltrim max min mod nth_value ntile nullif percent_rank pow power printf quote rank "
+    "replace round row_number rtrim sign sqrt strftime string_agg substr substring sum time total trim trunc typeof "
+    "unicode unixepoch upper -> ->>"
 )
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 """What SQLite may compute: nothing that loads, reads files or tells about the machine."""
 
 
