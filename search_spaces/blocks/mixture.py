@@ -111,7 +111,7 @@ class MixtureConv(nn.Module):
             )
         if coefficients.shape != (len(self.operations),):
             raise InvalidInputError(
-                f"expected coefficients ({len(self.operations)},), one for each operation, got {tuple(coefficients.shape)}"
+                f"expected {len(self.operations)} coefficients, one for each operation, got {tuple(coefficients.shape)}"
             )
 
     def extra_repr(self) -> str:

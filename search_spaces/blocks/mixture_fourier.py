@@ -100,7 +100,7 @@ class _Depthwise(torch.autograd.Function):
         places = tuple(torch.tensor(own, device=x.device) for own in zip(*problem.offsets, strict=True))
         # -o: the kernel of a correlation, mirrored
         grid = x.new_zeros(kernel.shape[1], *lengths)
-        grid[(slice(None), *(-p for p in places))] = kernel.t()
+        grid.permute(*range(1, grid.ndim), 0)[tuple(-p for p in places)] = kernel
         spectra = torch.fft.rfftn(grid, dim=axes)
         data = torch.fft.rfftn(x, lengths, axes)
         ctx.save_for_backward(data, spectra, *places)
@@ -121,8 +121,8 @@ class _Depthwise(torch.autograd.Function):
             of_x = crop(made, problem.size).contiguous()
         if ctx.needs_input_grad[1]:
             products = torch.linalg.vecdot(own, data, dim=0)  # conjugates its first argument
-            every: tuple[slice | Tensor, ...] = (slice(None), *places)
-            of_kernel = torch.fft.irfftn(products, ctx.lengths, ctx.axes)[every].t()
+            made = torch.fft.irfftn(products, ctx.lengths, ctx.axes)
+            of_kernel = made.permute(*range(1, made.ndim), 0)[tuple(places)]
         return of_x, of_kernel, None
 
 

@@ -20,7 +20,8 @@ from nasplat.native import library
 from nasplat.search_spaces.blocks.mixture_problem import Problem, mix
 
 _SOURCE = Path(__file__).with_name("mixture_native.cpp")
-_TYPES = {torch.float32: "float", torch.float64: "double"}
+SCALARS = {torch.float32: "float", torch.float64: "double"}
+"""What compiled code calls a data type."""
 
 
 class _Layer(ctypes.Structure):
@@ -37,7 +38,7 @@ class _Layer(ctypes.Structure):
 def _compiled() -> ctypes.CDLL | None:
     loaded = library(_SOURCE)
     if loaded is not None:
-        for scalar in _TYPES.values():
+        for scalar in SCALARS.values():
             for name, maps in (("forward", 3), ("backward", 5)):
                 function = getattr(loaded, f"{name}_{scalar}")
                 function.restype = None
@@ -73,21 +74,30 @@ def _layer(problem: Problem, batch: int) -> _Layer:
     )
 
 
-def _run(name: str, layer: _Layer, tensors: tuple[Tensor | None, ...]) -> None:
-    """Calls the compiled code: its groups are shared among as many threads as torch has."""
-    first = tensors[0]
-    assert first is not None  # the input
-    function: Callable[..., None] = getattr(_compiled(), f"{name}_{_TYPES[first.dtype]}")
-    pointers = [None if t is None else t.data_ptr() for t in tensors]
-    workers = min(torch.get_num_threads(), layer.groups)
-    if workers == 1:
-        function(ctypes.byref(layer), *pointers, 0, layer.groups)
+def in_threads(part: Callable[[int, int], None], count: int, together: int = 1) -> None:
+    """Calls ``part(first, last)`` over a count of things, in as many threads as torch has.
+
+    Args:
+        part: Does a range; compiled, so that it does not hold the interpreter.
+        count: Of things.
+        together: How many are best kept in one range.
+    """
+    blocks = -(-count // together)
+    workers = min(torch.get_num_threads(), blocks)
+    if workers <= 1:
+        part(0, count)
         return
-    bounds = [layer.groups * i // workers for i in range(workers + 1)]
+    bounds = [min(count, together * (blocks * i // workers)) for i in range(workers + 1)]
     with ThreadPoolExecutor(workers) as pool:
-        calls = [pool.submit(function, ctypes.byref(layer), *pointers, a, b) for a, b in pairwise(bounds)]
-    for call in calls:
-        call.result()
+        for call in [pool.submit(part, first, last) for first, last in pairwise(bounds)]:
+            call.result()
+
+
+def _run(name: str, layer: _Layer, x: Tensor, *others: Tensor | None) -> None:
+    """Calls the compiled code; groups are shared among threads."""
+    function: Callable[..., None] = getattr(_compiled(), f"{name}_{SCALARS[x.dtype]}")
+    pointers = [None if t is None else t.data_ptr() for t in (x, *others)]
+    in_threads(lambda first, last: function(ctypes.byref(layer), *pointers, first, last), layer.groups)
 
 
 class _Native(torch.autograd.Function):
@@ -98,7 +108,7 @@ class _Native(torch.autograd.Function):
         x, weights = x.contiguous(), kernel.permute(1, 2, 0).contiguous()
         layer = _layer(problem, len(x))
         made = x.new_empty(len(x), kernel.shape[1], *problem.out_size)
-        _run("forward", layer, (x, weights, made))
+        _run("forward", layer, x, weights, made)
         ctx.save_for_backward(x, weights)
         ctx.layer = layer
         return made
@@ -109,7 +119,7 @@ class _Native(torch.autograd.Function):
         x, weights = ctx.saved_tensors
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         of_kernel = torch.zeros_like(weights) if ctx.needs_input_grad[1] else None
-        _run("backward", ctx.layer, (x, weights, gradient.contiguous(), of_x, of_kernel))
+        _run("backward", ctx.layer, x, weights, gradient.contiguous(), of_x, of_kernel)
         return of_x, None if of_kernel is None else of_kernel.permute(2, 0, 1), None
 
 

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from nasplat.cache import cached_array
 from nasplat.errors import InvalidInputError, unknown_name
-from nasplat.search_spaces.blocks import mixture_native
+from nasplat.search_spaces.blocks import mixture_native, mixture_native_fourier
 from nasplat.search_spaces.blocks.mixture_direct import merged, results
 from nasplat.search_spaces.blocks.mixture_fourier import fourier, fourier_depthwise
 from nasplat.search_spaces.blocks.mixture_matrices import matrices
 from nasplat.search_spaces.blocks.mixture_native import native
+from nasplat.search_spaces.blocks.mixture_native_fourier import native_fourier
 from nasplat.search_spaces.blocks.mixture_problem import Problem
 from nasplat.search_spaces.blocks.mixture_toeplitz import toeplitz
 
@@ -79,6 +80,10 @@ def _compiled(problem: Problem, device: torch.device) -> bool:
     return device.type == "cpu" and mixture_native.available()
 
 
+def _compiled_transforms(problem: Problem, device: torch.device) -> bool:
+    return device.type == "cpu" and mixture_native_fourier.available()
+
+
 def _few_channels(problem: Problem) -> bool:
     return problem.mixture.in_channels // problem.mixture.groups <= _FEW_CHANNELS
 
@@ -99,12 +104,13 @@ FORMULATIONS: Mapping[str, Formulation] = {
     "matrices": Formulation(matrices, _always, _short),
     "toeplitz": Formulation(toeplitz, _depthwise, _small_map),
     "native": Formulation(native, _compiled, _few_channels),
+    "native-fourier": Formulation(native_fourier, _compiled_transforms, _always),
 }
 """By name."""
 
 
 def named(name: str, problem: Problem, device: torch.device) -> str:
-    """The name, if it is one of a formulation that can compute the problem on the device; an error that says why not."""
+    """The name, if a formulation of that name can compute the problem on the device, or the error that says why not."""
     if name not in FORMULATIONS:
         raise unknown_name("formulation of a mixture", name, ["auto", *FORMULATIONS])
     if not FORMULATIONS[name].able(problem, device):
@@ -148,6 +154,8 @@ def rule(problem: Problem, device: torch.device) -> str:
         return "toeplitz"
     if problem.mixture.depthwise:
         return "fourier-depthwise"
+    if "native-fourier" in able:
+        return "native-fourier"
     return "matrices" if "matrices" in able and longest <= 130 else "fourier"
 
 
