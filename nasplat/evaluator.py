@@ -31,6 +31,10 @@ class Evaluator(ABC):
     def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
         """The metrics that every measurement at a fidelity has, and the role of their data."""
 
+    def of(self, proposal: Proposal) -> "Evaluator":
+        """Which evaluator measures a proposal: this one, unless it hands its proposals on to others."""
+        return self
+
     def costly(self, fidelity: Fidelity) -> bool:
         """Whether a measurement takes so long that asking the store first whether another study makes it is nothing."""
         return fidelity.trained
@@ -64,13 +68,15 @@ class Identities:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
-        self._contexts: dict[Fidelity, str] = {}
+        self._contexts: dict[tuple[Fidelity, bool], str] = {}
 
-    def context(self, fidelity: Fidelity) -> str:
-        """The context at a fidelity as canonical JSON."""
-        if fidelity not in self._contexts:
-            self._contexts[fidelity] = json.dumps(self._evaluator.context(fidelity), sort_keys=True)
-        return self._contexts[fidelity]
+    def context(self, proposal: Proposal) -> str:
+        """The context of a proposal's measurement as canonical JSON."""
+        fidelity = proposal.fidelity
+        key = (fidelity, proposal.architecture.is_supernet)
+        if key not in self._contexts:
+            self._contexts[key] = json.dumps(self._evaluator.of(proposal).context(fidelity), sort_keys=True)
+        return self._contexts[key]
 
     def of(self, proposal: Proposal) -> str:
         """32 hexadecimal digits, equal exactly when two proposals ask for the same measurement."""
@@ -78,7 +84,7 @@ class Identities:
         parts = (
             architecture.space,
             architecture.fingerprint,
-            self.context(fidelity),
+            self.context(proposal),
             f"{fidelity.epochs},{fidelity.data_fraction!r},{fidelity.resolution}",
             str(proposal.seed),
         )

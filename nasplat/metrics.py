@@ -80,7 +80,7 @@ class PrometheusMetrics:
 
     def _note_best(self, study: "Study", trial: Trial) -> None:
         measured, goal = trial.measurement, study.objective.goals[0]
-        if measured is None or trial.proposal.fidelity != study.config.fidelity:
+        if measured is None or not trial.proposal.is_at(study.config.fidelity):
             return
         loss = study.objective.losses(measured)[0]
         if loss < self._losses.get(study.config.name, float("inf")):

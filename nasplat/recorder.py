@@ -75,4 +75,4 @@ class Recorder:
         return self._store.keep(paid, self._contexts(paid))
 
     def _contexts(self, trials: Sequence[Trial]) -> dict[str, str]:
-        return {t.identity: self._identities.context(t.proposal.fidelity) for t in trials}
+        return {t.identity: self._identities.context(t.proposal) for t in trials}

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nasplat.architecture import Architecture
+from nasplat.architecture import SUPERNET, Architecture
 from nasplat.choices import Choice, Value
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
+from nasplat.supernet import Subject
 from nasplat.task import Task
 
 if TYPE_CHECKING:
@@ -201,13 +202,22 @@ class SearchSpace(ABC):
         return Architecture(self.key, tuple(active.items()), self.format(active), digest.hexdigest())
 
     @final
+    def of_supernet(self, subject: Subject) -> Architecture:
+        """The subject of a training of the space's supernet, as it stands among architectures."""
+        digest = hashlib.blake2b(f"{self.name}\0{subject}".encode(), digest_size=16)
+        values = ((SUPERNET, subject.method), *subject.settings)
+        return Architecture(self.key, values, str(subject), digest.hexdigest())
+
+    @final
     def parse(self, text: str) -> Architecture:
-        """The architecture that a string, a reference's name or ``#index`` names.
+        """The architecture that a string, a reference's name or ``#index`` names, or a supernet's subject.
 
         Raises:
             InvalidArchitectureError: If it names none.
         """
         text = text.strip()
+        if text.startswith(f"{SUPERNET}:"):
+            return self.of_supernet(Subject.parse(text))
         if text in self.references:
             return self.architecture(self.references[text])
         if text.startswith("#"):
@@ -228,6 +238,7 @@ class SearchSpace(ABC):
         Raises:
             InvalidInputError: If no active choice has a second option.
         """
+        _check_single(architecture)
         open_choices = [n for n, _ in architecture.values if len(self._by_name[n].options) > 1]
         if not open_choices:
             raise InvalidInputError(f"no choice of {architecture} has a second option")
@@ -243,6 +254,7 @@ class SearchSpace(ABC):
     @final
     def crossover(self, first: Architecture, second: Architecture, rng: np.random.Generator) -> Architecture:
         """Every active choice from either parent with equal chance, drawn uniformly where neither has it."""
+        _check_single(first, second)
 
         def pick(choice: Choice) -> Value:
             values = [p[choice.name] for p in (first, second) if choice.name in p.chosen] or choice.options
@@ -253,6 +265,7 @@ class SearchSpace(ABC):
     @final
     def neighbors(self, architecture: Architecture) -> Iterator[Architecture]:
         """Every architecture with one active choice changed; choices that this activates take their first option."""
+        _check_single(architecture)
         for name, value in architecture.values:
             for option in self._by_name[name].options:
                 if option != value:
@@ -301,6 +314,7 @@ class SearchSpace(ABC):
 
         An ordered choice is ``(active, position in [0, 1])``, another one one-hot; inactive choices are zeros.
         """
+        _check_single(architecture)
         out: list[float] = []
         for choice in self.choices:
             position = choice.options.index(architecture[choice.name]) if choice.name in architecture.chosen else None
@@ -428,6 +442,12 @@ class SearchSpace(ABC):
             index += weight * rank
             weight *= sum(self._counts[choice.name, o] for o in choice.options)
         return index
+
+
+def _check_single(*architectures: Architecture) -> None:
+    for architecture in architectures:
+        if architecture.is_supernet:
+            raise InvalidInputError(f"{architecture} stands for all architectures of {architecture.space}, not for one")
 
 
 def _suggested(trial: "BaseTrial", choice: Choice) -> Value:

@@ -402,7 +402,7 @@ class Study:
             t
             for t in self.trials
             if t.measurement is not None
-            and t.proposal.fidelity == self.config.fidelity
+            and t.proposal.is_at(self.config.fidelity)
             and self.objective.feasible(t.measurement)
         ]
 

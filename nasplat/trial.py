@@ -28,6 +28,10 @@ class Proposal:
     parents: tuple[int, ...] = ()
     why: str = "sampled"
 
+    def is_at(self, fidelity: Fidelity) -> bool:
+        """Whether a single architecture is measured at a fidelity, as a study's own trials are; a supernet never is."""
+        return self.fidelity == fidelity and not self.architecture.is_supernet
+
 
 class TrialState(enum.StrEnum):
     """Where a trial stands; it follows from the trial's data."""

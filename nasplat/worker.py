@@ -15,6 +15,7 @@ import torch
 from nasplat import registry, worker_process
 from nasplat.attempt import WorkerInfo
 from nasplat.config import Execution, StudyConfig
+from nasplat.counting import restricted
 from nasplat.data_parallel import DataParallelEvaluator
 from nasplat.errors import (
     InvalidArchitectureError,
@@ -24,11 +25,13 @@ from nasplat.errors import (
     WorkerLostError,
 )
 from nasplat.evaluator import Evaluator
-from nasplat.evaluators.by_fidelity import ByFidelity
+from nasplat.evaluators.by_proposal import ByProposal
+from nasplat.evaluators.supernet import SupernetEvaluator
 from nasplat.evaluators.training import TrainingEvaluator
 from nasplat.evaluators.zero_cost import ZeroCostEvaluator
 from nasplat.measurement import Failure, FailureReason, Measurement
 from nasplat.space import SearchSpace
+from nasplat.supernet import WeightSharing
 from nasplat.task import Task
 from nasplat.trial import Proposal
 
@@ -105,12 +108,22 @@ def set_up(config: BenchConfig) -> Bench:
     if isinstance(trained, TrainingEvaluator) and study.data_parallel > 1:
         processes = study.data_parallel
         trained = DataParallelEvaluator(trained, config, processes, batch_size=recipe.batch_size, device=device)
-    evaluator = ByFidelity(_zero_cost(study, space, task, device), trained, why_not=_NO_DATA)
+    evaluator = ByProposal(
+        _zero_cost(study, space, task, device),
+        trained,
+        _supernet(study, execution, space, task, device),
+        why_not=_NO_DATA,
+        why_no_supernet=_NO_SUPERNET,
+    )
     gpus = (execution.gpus_per_worker or 1.0) if device.startswith("cuda") else 0.0
     return Bench(space, task, evaluator, device, gpus)
 
 
 _NO_DATA = "untrained networks are scored on a batch of data, and a table has none: give a task with data too"
+_NO_SUPERNET = (
+    "a supernet is trained on the training part of a task with data, of a space whose architectures share weights, "
+    "and never retrained on the test data: retrain what was derived from it"
+)
 
 
 def _zero_cost(study: StudyConfig, space: SearchSpace, task: Task, device: str) -> ZeroCostEvaluator | None:
@@ -119,6 +132,22 @@ def _zero_cost(study: StudyConfig, space: SearchSpace, task: Task, device: str) 
     if not task.has_data:
         return None
     return ZeroCostEvaluator(space, task, proxies, batch_size=study.score_batch_size, device=device)
+
+
+def _supernet(
+    study: StudyConfig, execution: Execution, space: SearchSpace, task: Task, device: str
+) -> SupernetEvaluator | None:
+    if study.final or not task.has_data or not isinstance(space, WeightSharing):
+        return None
+    return SupernetEvaluator(
+        restricted(space, task, study.parsed_objective().constraints),
+        task,
+        task.recipe.updated(study.recipe),
+        device=device,
+        time_limit=execution.time_limit,
+        constraints=study.constraints,
+        checkpoints=Path(execution.checkpoints) if execution.checkpoints else None,
+    )
 
 
 @lru_cache(maxsize=2)

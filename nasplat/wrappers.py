@@ -69,7 +69,7 @@ class Budgeted(Strategy):
         proposal = self._strategy.ask(number, rng)
         if proposal is not None:
             self._spending[proposal.fidelity].in_flight += 1
-            if proposal.fidelity == self._fidelity:
+            if proposal.is_at(self._fidelity):
                 self._trials += 1
         return proposal
 
@@ -77,7 +77,7 @@ class Budgeted(Strategy):
         """Book what the trial cost and pass it on."""
         repeats = trial.repeat_of is not None
         self._repeats_in_a_row = self._repeats_in_a_row + 1 if repeats else 0
-        if repeats and not self._budget.count_repeats and trial.proposal.fidelity == self._fidelity:
+        if repeats and not self._budget.count_repeats and trial.proposal.is_at(self._fidelity):
             self._trials -= 1
         spending = self._spending[trial.proposal.fidelity]
         spending.in_flight -= 1
@@ -125,7 +125,7 @@ class Repeated(Strategy):
 
     Args:
         strategy: Decides.
-        seeds: Seeds a proposal; untrained ones are measured once.
+        seeds: Seeds a proposal; untrained ones and supernets are measured once.
     """
 
     def __init__(self, strategy: Strategy, seeds: int) -> None:
@@ -141,7 +141,8 @@ class Repeated(Strategy):
             proposal = self._strategy.ask(len(self._first_of), rng)
             if proposal is None:
                 return None
-            seeds = self._seeds if proposal.fidelity.trained else 1
+            once = not proposal.fidelity.trained or proposal.architecture.is_supernet
+            seeds = 1 if once else self._seeds
             group = _Group(len(self._first_of), proposal, seeds)
             parents = tuple(self._first_of[p] for p in proposal.parents)
             for i in range(seeds):

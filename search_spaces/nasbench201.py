@@ -11,7 +11,7 @@ same; the weights of a branch that leads nowhere get no gradient instead of a ze
 import itertools
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeAlias, final
 
@@ -22,6 +22,7 @@ from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
 from nasplat.space import Graph, SearchSpace
+from nasplat.supernet import Supernet, WeightSharing
 from nasplat.task import Task
 
 NONE, SKIP, CONV1, CONV3, POOL = "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"
@@ -46,11 +47,11 @@ class ReLUConvBN(nn.Sequential):
     Shapes: ``(B, C_in, H, W)`` to ``(B, C_out, ceil(H / stride), ceil(W / stride))``.
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, affine: bool = True) -> None:
         super().__init__(
             nn.ReLU(),
             nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(c_out),
+            nn.BatchNorm2d(c_out, affine=affine),
         )
 
 
@@ -68,7 +69,7 @@ class CellModule(nn.Module):
         for (source, target), operation in zip(EDGES, cell, strict=True):
             if operation != NONE:
                 key = f"edge_{source}_{target}"
-                self.edges[key] = _operation(operation, channels)
+                self.edges[key] = operation_module(operation, channels)
                 self._incoming[target].append((source, key))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class ResidualBlock(nn.Module):
 
 
 @final
-class NasBench201(SearchSpace):
+class NasBench201(SearchSpace, WeightSharing):
     """The 15,625 cells of NAS-Bench-201 in their macro skeleton.
 
     Indices are the benchmark's own: ``parse("#6111")`` is the best cell for CIFAR-10. Two cells count as the
@@ -144,20 +145,31 @@ class NasBench201(SearchSpace):
 
         Weights are drawn in the order of the published network, with torch's default initialization.
         """
+        cell = _cell(architecture.chosen)
+        return self.skeleton(lambda channels: CellModule(cell, channels), task)
+
+    def skeleton(self, make_cell: Callable[[int], nn.Module], task: Task) -> nn.Sequential:
+        """The macro skeleton around cells that are made by their channels."""
         if len(task.input_shape) != 3:
             raise InvalidArchitectureError(
                 f"{self.name} takes images (C, H, W); the inputs of task {task.name!r} are {task.input_shape}"
             )
-        cell, width = _cell(architecture.chosen), self._channels
+        width = self._channels
         stem = nn.Conv2d(task.input_shape[0], width, 3, padding=1, bias=False)
         layers: list[nn.Module] = [stem, nn.BatchNorm2d(width)]
         for stage in range(3):
             if stage > 0:
                 layers.append(ResidualBlock(width, 2 * width))
                 width *= 2
-            layers += [CellModule(cell, width) for _ in range(self._cells)]
+            layers += [make_cell(width) for _ in range(self._cells)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(width, task.outputs))
+
+    def supernet(self, task: Task) -> Supernet:
+        """All cells at once: each edge mixes the five operations, the same way in every cell."""
+        from nasplat.search_spaces.nasbench201_supernet import CellSupernet
+
+        return CellSupernet(self, task)
 
     def canonical(self, values: Mapping[str, Value]) -> str:
         """``cell_string`` with zeroized edges, or the official string without isomorphism."""
@@ -227,12 +239,13 @@ def _term(operation: str, source: str, zeroize: bool) -> str:
     return source if operation == SKIP else f"({source})@{operation}"
 
 
-def _operation(operation: str, channels: int) -> nn.Module:
+def operation_module(operation: str, channels: int, *, affine: bool = True) -> nn.Module:
+    """One operation but ``none``; ``(B, C, H, W)`` stays ``(B, C, H, W)``."""
     if operation == SKIP:
         return nn.Identity()
     if operation == POOL:
         return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-    return ReLUConvBN(channels, channels, 1 if operation == CONV1 else 3)
+    return ReLUConvBN(channels, channels, 1 if operation == CONV1 else 3, affine=affine)
 
 
 def _cell(values: Mapping[str, Value]) -> Cell:

@@ -187,7 +187,7 @@ def _fidelity(proposal: Proposal) -> tuple[int, float, int | None, int]:
 
 def _objectives(t: Trial, study: StudyKey) -> tuple[float | None, ...]:
     m, objective = t.measurement, study.objective
-    if m is None or t.proposal.fidelity != study.fidelity or not objective.feasible(m):
+    if m is None or not t.proposal.is_at(study.fidelity) or not objective.feasible(m):
         return (None,) * len(OBJECTIVES)
     losses = [g.loss(m[g.metric]) if g.metric in m.metrics else None for g in objective.goals]
     return (*losses, *(None,) * (len(OBJECTIVES) - len(losses)))

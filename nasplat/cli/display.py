@@ -40,7 +40,7 @@ class _Counts:
 
     def _count(self, study: Study, trial: Trial) -> bool:
         """Count a finished trial; whether it is one of the budget."""
-        own = trial.proposal.fidelity == study.config.fidelity
+        own = trial.proposal.is_at(study.config.fidelity)
         counted = own and (trial.repeat_of is None or study.config.budget.count_repeats)
         self.done += 1
         self.failed += trial.state is TrialState.FAILED

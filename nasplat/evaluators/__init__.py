@@ -1,1 +1,1 @@
-"""Evaluators: zero-cost proxies, training, and tables; ``ByFidelity`` puts them behind one seam."""
+"""Evaluators: zero-cost proxies, trainings of networks and of supernets; ``ByProposal`` puts them behind one seam."""
