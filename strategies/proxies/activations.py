@@ -1,6 +1,7 @@
 """What goes into and comes out of a network's activation functions, whether they are called as modules or not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, final
 
 import torch
@@ -26,6 +27,7 @@ _FUNCTIONS = frozenset(
     }
 )  # fmt: skip
 """Elementwise activation functions; a call of one inside another is not seen, so each counts once."""
+_RECTIFIERS = frozenset(function for function in _FUNCTIONS if "relu" in function.__name__)
 
 
 def watch(network: nn.Module, inputs: Tensor, see: See) -> None:
@@ -45,8 +47,58 @@ def watch(network: nn.Module, inputs: Tensor, see: See) -> None:
     if not watcher.calls:
         raise InvalidInputError(
             "this proxy reads the signs of what goes into activation functions (ReLU, GELU, SiLU, …), and this network "
-            f"calls none with the batch of {len(inputs)} as first dimension; use another proxy"
+            f"calls none with the batch of {len(inputs)} as first dimension; use another proxy (what fused layers such "
+            "as nn.LSTM do inside cannot be seen)"
         )
+
+
+@contextmanager
+def called_rectifiers(modules: Iterable[nn.Module], see: Callable[[str, Any], None]) -> Iterator[None]:
+    """Show every ReLU that the code run inside the block calls as a function.
+
+    Args:
+        modules: What these call as their own is not shown: they are ReLUs themselves.
+        see: Called with the function's name and its input, before the input may be overwritten.
+    """
+    watcher = _CallWatcher(see)
+    handles = []
+    for module in modules:
+        handles.append(module.register_forward_pre_hook(watcher.enter))
+        handles.append(module.register_forward_hook(watcher.leave))
+    try:
+        with watcher:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@final
+class _CallWatcher(TorchFunctionMode):
+    def __init__(self, see: Callable[[str, Any], None]) -> None:
+        super().__init__()
+        self._see = see
+        self._inside = 0
+
+    def enter(self, _module: nn.Module, _arguments: object) -> None:
+        """A module begins whose calls are its own."""
+        self._inside += 1
+
+    def leave(self, _module: nn.Module, _arguments: object, _output: object) -> None:
+        """It has ended."""
+        self._inside -= 1
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        arguments: tuple[Any, ...] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = options or {}
+        if function in _RECTIFIERS and not self._inside:
+            self._see(function.__name__, arguments[0] if arguments else options.get("input"))
+        return function(*arguments, **options)
 
 
 @final

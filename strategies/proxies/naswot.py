@@ -9,7 +9,8 @@ What counts as a ReLU follows the authors' program, whose scores are the publish
 ReLU in it, so all of them count twice except the last, and branches that end in a ``none`` count too. Batch
 normalization uses the statistics of the batch.
 
-A network that has no such module (GELU, SiLU, functional calls) has the inputs of all its activation functions for
+A ReLU that is called as a function outside of these modules (``F.relu(x)``) counts once; the authors' program does not
+see it. A network without ReLU modules (GELU, SiLU, functional calls) has the inputs of all its activation functions for
 codes, each once: they are positive or not, whatever the function.
 
 Where it deviates: one forward pass without gradients instead of two and a backward pass, one exact integer
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from nasplat.errors import InvalidInputError
 from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.strategies.proxies import fused, tracing
-from nasplat.strategies.proxies.activations import watch
+from nasplat.strategies.proxies.activations import called_rectifiers, watch
 from nasplat.strategies.proxies.scratch import borrowed
 
 _EXACT_COLUMNS = 1 << 24
@@ -42,7 +43,7 @@ def agreement_kernel(network: nn.Module, inputs: Tensor, *, compiled: bool = Tru
 
     Args:
         network: Called once, without gradients; batch normalization in training mode. It must keep examples apart
-            along the first dimension of every ReLU's input.
+            along the first dimension of every ReLU's input. Its own class is no ReLU, whatever its name.
         inputs: ``(B, ...)``.
         compiled: Whether compiled passes may be used, where there are any for this network.
 
@@ -54,12 +55,12 @@ def agreement_kernel(network: nn.Module, inputs: Tensor, *, compiled: bool = Tru
             dimension, or has no activation function at all.
     """
     kernel = _Kernel(len(inputs))
-    rectifiers = [m for m in network.modules() if "ReLU" in type(m).__name__]
+    rectifiers = [m for m in network.modules() if "ReLU" in type(m).__name__ and (m is not network or _is_leaf(m))]
     if rectifiers:
         fast = _by_passes(network, inputs, rectifiers) if compiled else None
         if fast is not None:
             return fast
-        with _watched(rectifiers, kernel), torch.no_grad():
+        with called_rectifiers(filter(_is_leaf, rectifiers), kernel.see), _watched(rectifiers, kernel), torch.no_grad():
             network(inputs)
     else:
         watch(network, inputs, lambda before, _after: kernel.add(before))
@@ -71,10 +72,19 @@ def _by_passes(network: nn.Module, inputs: Tensor, rectifiers: Sequence[nn.Modul
     if inputs.device.type != "cpu" or inputs.dtype != torch.float32 or (passes := fused.library()) is None:
         return None
     try:
-        codes = tracing.rectifier_inputs(network, inputs, rectifiers)
+        with called_rectifiers(filter(_is_leaf, rectifiers), _leave_to_torch):
+            codes = tracing.rectifier_inputs(network, inputs, rectifiers)
     except tracing.UntraceableError:
         return None
     return fused.agreement(passes, codes, len(inputs)) if codes else None
+
+
+def _leave_to_torch(name: str, _x: object) -> None:
+    raise tracing.UntraceableError(f"{name} is called as a function")
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
 
 
 def log_determinant(kernel: NDArray[np.int64]) -> float:
@@ -96,15 +106,18 @@ class _Kernel:
         self._seen: dict[tuple[int, int], tuple[Tensor, NDArray[np.int64]]] = {}
         self._total: NDArray[np.int64] | None = None
 
-    def see(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def hook(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Forward pre-hook: add the agreement of the module's input."""
-        if not arguments or not isinstance(arguments[0], Tensor):
+        self.see(type(module).__name__, arguments[0] if arguments else None)
+
+    def see(self, name: str, x: object) -> None:
+        """Add the agreement of the input of a ReLU, whose name is for the error."""
+        if not isinstance(x, Tensor):
             return
-        x = arguments[0]
         if x.ndim < 2 or len(x) != self._batch:
             raise InvalidInputError(
                 f"naswot needs the batch of {self._batch} as first dimension of every ReLU's input; "
-                f"{type(module).__name__} got {tuple(x.shape)}"
+                f"{name} got {tuple(x.shape)}"
             )
         self.add(x)
 
@@ -160,7 +173,7 @@ def _has_integer_product(code: Tensor) -> bool:
 
 @contextmanager
 def _watched(rectifiers: list[nn.Module], kernel: _Kernel) -> Iterator[None]:
-    handles = [m.register_forward_pre_hook(kernel.see) for m in rectifiers]
+    handles = [m.register_forward_pre_hook(kernel.hook) for m in rectifiers]
     try:
         yield
     finally:

@@ -240,3 +240,89 @@ def test_scores_through_the_evaluator_depend_on_cell_and_seed_alone() -> None:
     assert score("best-cifar10", 0) != first
     assert score("resnet", 1) != first
     assert score("resnet", 0) == first
+
+
+# ReLUs that are called as functions -----------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """ReLU as a module, as functions that keep or overwrite their input, in a block of that name, and a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(6, 20), ReLULinear(20, 30), nn.Linear(30, 10)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.first(x))
+        x = nn.functional.relu(self.block(x), inplace=True)
+        return torch.sigmoid(self.last(x)).relu()
+
+
+class ReLULinear(nn.Module):
+    """A block that is called ReLU, and calls one: both count."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(torch.relu(x - 0.1))
+        return out
+
+
+def codes_of(x: Tensor) -> NDArray[np.float64]:
+    code = (x > 0).double()
+    return (code @ code.T + (1.0 - code) @ (1.0 - code).T).numpy()
+
+
+def test_relus_count_as_modules_and_as_functions() -> None:
+    with torch_seed(0):
+        network, inputs = Mixed(), torch.randn(16, 6)
+    with torch.no_grad():
+        first = network.first(inputs)
+        into_block = first.relu()
+        second = network.block(into_block)
+        gate = torch.sigmoid(network.last(second.relu()))
+    expected = sum(codes_of(x) for x in (first, into_block, into_block - 0.1, second, gate))
+    np.testing.assert_array_equal(agreement_kernel(network, inputs), expected)
+    assert_no_hooks(network)
+
+
+class ReLUNet(nn.Module):
+    """A network whose own name says ReLU, of images, with one module and one function."""
+
+    def __init__(self, *, function: bool) -> None:
+        super().__init__()
+        self.stem, self.body, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(self.relu(self.stem(x)))
+        return (nn.functional.relu(x) if self.function else self.relu(x)).mean((2, 3))
+
+
+def test_a_function_counts_as_the_module_would_compiled_or_not() -> None:
+    kernels = []
+    for function in (True, False):
+        with torch_seed(0):
+            network = ReLUNet(function=function)
+        kernels += [agreement_kernel(network, images(), compiled=compiled) for compiled in (True, False)]
+        assert_no_hooks(network)
+    assert kernels[0][0, 0] == 2 * 8 * 16 * 16  # the image itself is no code, whatever the network is called
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    np.testing.assert_array_equal(kernels[1], kernels[3])
+    assert np.abs(kernels[2] - kernels[3]).max() <= 4
+
+
+def test_a_function_that_does_not_see_the_batch_is_refused() -> None:
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.relu(x).flatten())
+
+    with pytest.raises(InvalidInputError, match=r"the batch of 4 as first dimension .* relu got \(24,\)"):
+        agreement_kernel(Flattened(), torch.randn(4, 6))
