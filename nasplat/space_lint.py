@@ -11,7 +11,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -106,7 +105,11 @@ def lint(space: SearchSpace, task: Task, effort: Effort | None = None) -> Lint:
         space: Which.
         task: What networks are built for, and trained for a step.
         effort: How closely to look.
+
+    Raises:
+        InvalidInputError: If the space takes no such task.
     """
+    space.check(task)
     linter = _Linter(space, task, effort or Effort())
     for name, check in linter.checks.items():
         try:
@@ -150,6 +153,7 @@ class _Linter:
             "networks": self._networks,
         }
         self._space, self._task, self._effort = space, task, effort
+        self._batch = _batch(task, effort.seed)  # networks are built for a task whose data has been read
         self._small = space.size <= effort.exact
         self.result.figures |= {"space": space.key, "task": task.name, "size": space.size, "exact": self._small}
 
@@ -160,10 +164,6 @@ class _Linter:
     def _drawn(self, number: int, stream: int) -> Iterator[Architecture]:
         rng = np.random.default_rng((self._effort.seed, stream))
         return (self._space.sample(rng) for _ in range(number))
-
-    @cached_property
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        return _batch(self._task, self._effort.seed)
 
     def _all(self) -> Iterator[Architecture]:
         """Every architecture of a small space, else random ones."""
@@ -379,8 +379,8 @@ def _step(network: nn.Module, inputs: Tensor, targets: Tensor, task: Task, seed:
     """What is wrong, parameters without a gradient, and whether the output ignores the input."""
     with torch_seed(seed):
         outputs: Tensor = network.train()(inputs)
-    if outputs.shape != (len(inputs), task.outputs):
-        return f"expected outputs ({len(inputs)}, {task.outputs}), got {tuple(outputs.shape)}", [], False
+    if outputs.shape != (len(inputs), *task.output_shape):
+        return f"expected outputs {(len(inputs), *task.output_shape)}, got {tuple(outputs.shape)}", [], False
     if not outputs.isfinite().all():
         return "its outputs are not finite", [], False
     task.loss(outputs, targets, 0.0).backward()  # type: ignore[no-untyped-call]
@@ -392,8 +392,8 @@ def _step(network: nn.Module, inputs: Tensor, targets: Tensor, task: Task, seed:
         return "its gradients are not finite", without, False
     with torch.no_grad():
         single = network.eval()(inputs[:1])
-    if single.shape != (1, task.outputs):
-        return f"in evaluation expected outputs (1, {task.outputs}), got {tuple(single.shape)}", without, False
+    if single.shape != (1, *task.output_shape):
+        return f"in evaluation expected outputs {(1, *task.output_shape)}, got {tuple(single.shape)}", without, False
     return "", without, bool((outputs == outputs[:1]).all())
 
 
@@ -401,18 +401,25 @@ def _batch(task: Task, seed: int) -> tuple[Tensor, Tensor]:
     """Examples of the task, or noise where it has none."""
     generator = torch.Generator().manual_seed(seed)
     if not task.has_data:
-        inputs = torch.randn((_BATCH, *task.input_shape), generator=generator)
-        return inputs, torch.randint(0, task.outputs, (_BATCH,), generator=generator)
+        inputs = _noise((_BATCH, *task.input_shape), task.vocabulary, generator)
+        return inputs, _noise((_BATCH, *task.target_shape), 0 if task.real else task.outputs, generator)
     train = task.data(Part.TRAIN)
     data = train.take(torch.randperm(len(train), generator=generator)[:_BATCH])
-    return Normalization.of(train.inputs).apply(data.inputs), data.targets
+    return Normalization.of(train.inputs, scaled=task.scaled).apply(data.inputs), data.targets
+
+
+def _noise(shape: tuple[int, ...], below: int, generator: torch.Generator) -> Tensor:
+    """Whole numbers below a limit, or with a limit of 0 real numbers."""
+    if below:
+        return torch.randint(0, below, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def _kept_bytes(space: SearchSpace, architecture: Architecture, task: Task) -> int:
     """What training keeps of one example for the backward pass, from shapes alone: memory that grows with the batch."""
     with torch.device("meta"):
         network = space.build(architecture, task).train()
-        inputs = torch.empty((2, *task.input_shape))
+        inputs = torch.empty((2, *task.input_shape), dtype=task.input_dtype)
     own = {p.untyped_storage()._cdata for p in (*network.parameters(), *network.buffers())}
     kept: dict[int, Tensor] = {}
 

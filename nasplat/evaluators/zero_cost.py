@@ -56,7 +56,7 @@ class ZeroCostEvaluator(Evaluator):
         self._fingerprint: str | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
-        """Data fingerprint, proxies with their versions, batch size."""
+        """Data fingerprint, proxies with their versions, batch size; what sets the task apart from classification."""
         if self._fingerprint is None:
             self._fingerprint = self._task.fingerprint(Part.TRAIN)
         return {
@@ -65,6 +65,7 @@ class ZeroCostEvaluator(Evaluator):
             "data": self._fingerprint,
             "proxies": {p.name: p.version for p in self._proxies},
             "batch_size": self._batch_size,
+            **({"task": self._task.particulars} if self._task.particulars else {}),
         }
 
     def metrics(self, fidelity: Fidelity) -> Mapping[str, Role]:
@@ -102,7 +103,7 @@ class ZeroCostEvaluator(Evaluator):
             train = self._task.data(Part.TRAIN)
             index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self._batch_size]
             data = train.take(index)
-            inputs = Normalization.of(train.inputs).apply(data.inputs).to(self._device)
+            inputs = Normalization.of(train.inputs, scaled=self._task.scaled).apply(data.inputs).to(self._device)
             if inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             self._batches[seed] = Batch(inputs, data.targets.to(self._device), self._loss, seed)
