@@ -53,7 +53,8 @@ class FeatureAttention(nn.Module):
         scores = self.attention(x)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, None], -torch.inf)
-        return (scores.softmax(1) * self.features(x)).sum(1)
+        weighted: Tensor = scores.softmax(1) * self.features(x)
+        return weighted.sum(1)
 
 
 POOLINGS = ("mean", "max", "feature-attention")

@@ -75,7 +75,6 @@ class MixingBlock(nn.Module):
         self, kind: str, config: SpachConfig, dim: int, *, drop_path: float = 0.0, mixer: TokenMixer | None = None
     ) -> None:
         super().__init__()
-        self.kind = kind
         self.mixer = mixer
         mixes = kind != CONV
         self.norm1 = nn.LayerNorm(dim, eps=_EPS) if mixes else None
@@ -97,7 +96,7 @@ class MixingBlock(nn.Module):
         if self.bypass is not None:
             y = y + self.bypass(x).flatten(2).transpose(1, 2)
         y = y + self.drop_path(self.mlp(self.norm2(y)))
-        return y.transpose(1, 2).unflatten(2, x.shape[2:])
+        return torch.unflatten(y.transpose(1, 2), 2, tuple(x.shape[2:]))
 
 
 @final
@@ -134,6 +133,7 @@ class Stage(nn.Module):
         # Shared mixers belong to the stage, so that weights have one name each.
         mixed = sorted({kind for kind in kinds if kind != CONV}) if config.shared else []
         self.shared = nn.ModuleDict({kind: _mixer(kind, config, dim, tokens) for kind in mixed})
+        self.kinds = tuple(kinds)
         self.blocks = nn.ModuleList()
         for kind, rate in zip(kinds, drop_paths, strict=True):
             own = None if kind == CONV or config.shared else _mixer(kind, config, dim, tokens)
@@ -141,8 +141,9 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All blocks."""
-        for block in self.blocks:
-            x = block(x, self.shared[block.kind] if block.kind in self.shared else None)
+        shared = dict(self.shared.items())
+        for kind, block in zip(self.kinds, self.blocks, strict=True):
+            x = block(x, shared.get(kind))
         return x
 
 

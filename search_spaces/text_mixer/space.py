@@ -10,6 +10,7 @@ from nasplat.choices import Choice, Value, When
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.search_spaces.blocks.heads import POOLINGS, head_of
 from nasplat.search_spaces.blocks.inputs.tokens import POSITIONS, HashProjection, Positions, TokenEmbedding, TokenInput
+from nasplat.search_spaces.blocks.mixer_layer import MixerLayer
 from nasplat.search_spaces.blocks.token_mixers.attention import Attention
 from nasplat.search_spaces.blocks.token_mixers.hyper import HyperMixing
 from nasplat.search_spaces.blocks.token_mixers.mixer import TokenMixer
@@ -17,7 +18,7 @@ from nasplat.search_spaces.blocks.token_mixers.relative import RelativeSelfAtten
 from nasplat.search_spaces.blocks.token_mixers.static import DepthwiseConvolution, FourierMixing, StaticMlp
 from nasplat.search_spaces.blocks.traits import Traits, misfits
 from nasplat.search_spaces.narrowed import kept, some_of
-from nasplat.search_spaces.text_mixer.network import MixerLayer, TextMixerNetwork
+from nasplat.search_spaces.text_mixer.network import TextMixerNetwork
 from nasplat.search_spaces.text_mixer.references import REFERENCES
 from nasplat.space import SearchSpace
 from nasplat.task import Task

@@ -49,11 +49,11 @@ class TokenEmbedding(TokenInput):
 class HashProjection(TokenInput):
     """Fingerprints of words as counts of buckets, the same of neighbouring words, and a linear layer.
 
-    Fusco et al. 2022, "pNLP-Mixer" (arXiv 2202.04350), sections 3.1 and 3.2. A word's h hashes modulo m are its buckets,
-    how often it falls into each is its feature vector (a counting Bloom filter), and the features of the words from
-    t - w to t + w side by side are projected to d. Nothing but that layer is learned; fingerprints of the vocabulary are
-    computed once. A count vector times a matrix is the sum of the rows that were counted, so the layer is computed as
-    ``embedding_bag`` of the buckets and no count is ever written down.
+    Fusco et al. 2022, "pNLP-Mixer" (arXiv 2202.04350), sections 3.1 and 3.2. A word's h hashes modulo m are its
+    buckets, how often it falls into each is its feature vector (a counting Bloom filter), and the features of the words
+    from t - w to t + w side by side are projected to d. Nothing but that layer is learned; fingerprints of the
+    vocabulary are computed once. A count vector times a matrix is the sum of the rows that were counted, so the layer
+    is computed as ``embedding_bag`` of the buckets and no count is ever written down.
 
     Args:
         words: The text of each id; padding's is not looked at.
@@ -98,7 +98,8 @@ class HashProjection(TokenInput):
         if not self.window:
             return sums + self.bias
         # Word t takes the part for neighbour j of word t + j - w.
-        parts = functional.pad(sums, (0, 0, self.window, self.window)).unflatten(2, (2 * self.window + 1, -1))
+        padded = functional.pad(sums, (0, 0, self.window, self.window))
+        parts = torch.unflatten(padded, 2, (2 * self.window + 1, -1))
         shifted = [parts[:, j : j + length, j] for j in range(2 * self.window + 1)]
         return torch.stack(shifted).sum(0) + self.bias
 

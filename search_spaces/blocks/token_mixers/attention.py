@@ -12,7 +12,7 @@ from nasplat.search_spaces.blocks.traits import Traits
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """``(B, N, d)`` to ``(B, h, N, d/h)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
@@ -42,15 +42,26 @@ class Attention(TokenMixer):
         heads: Heads h.
         causal: Whether a token sees only itself and earlier ones.
         bias: Whether queries, keys and values have biases; the output always has.
+        mixed: Whether heads are joined without moving them back behind the positions; see ``ProbSparseAttention``.
         dropout: Of attention weights.
     """
 
     traits: ClassVar[Traits] = Traits(causal=True)
 
-    def __init__(self, dim: int, heads: int, *, causal: bool = False, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        causal: bool = False,
+        bias: bool = True,
+        mixed: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.causal = causal
+        self.mixed = mixed
         self.dropout = dropout
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.out = nn.Linear(dim, dim)
@@ -82,5 +93,5 @@ class Attention(TokenMixer):
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal,
         )
-        out: Tensor = self.out(join_heads(mixed))
+        out: Tensor = self.out(mixed.reshape(len(q), q.shape[2], -1) if self.mixed else join_heads(mixed))
         return out

@@ -119,7 +119,7 @@ class HyperMixing(TokenMixer):
         weight1 = self._rows(self.generate1, key, key_mask)
         same = query is key and self.generate2 is None
         weight2 = weight1 if same else self._rows(self.generate2 or self.generate1, query, query_mask)
-        values = value.unflatten(-1, (self.heads, -1))
+        values = torch.unflatten(value, -1, (self.heads, -1))
         hidden = functional.gelu(torch.einsum("bnks,bnkd->bksd", weight1, values))
         mixed = torch.einsum("bmks,bksd->bmkd", weight2, hidden).flatten(2)
         out: Tensor = self.norm(mixed)
@@ -130,5 +130,5 @@ class HyperMixing(TokenMixer):
         if self.positions:
             length, dim = tokens.shape[1:]
             tokens = tokens * math.sqrt(dim) + hyper_positions(length, dim, device=tokens.device)
-        rows: Tensor = network(tokens.unflatten(-1, (self.heads, -1)))
+        rows: Tensor = network(torch.unflatten(tokens, -1, (self.heads, -1)))
         return rows if mask is None else rows * mask[:, :, None, None]

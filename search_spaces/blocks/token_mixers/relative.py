@@ -79,13 +79,15 @@ class RelativeAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, context: Tensor, bias: RelativeBias, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, context: Tensor, bias: RelativeBias | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Queries that have attended to a context.
 
         Args:
             query: ``(B, N, d)``.
             context: ``(B, M, d)``; M is N, or a multiple of it, or N is a multiple of M.
-            bias: The two vectors of all queries.
+            bias: The two vectors of all queries; none are added without.
             mask: ``(B, M)``, true at real positions of the context.
 
         Returns:
@@ -95,8 +97,9 @@ class RelativeAttention(nn.Module):
             split_heads(layer(x), self.heads)
             for layer, x in ((self.query, query), (self.key, context), (self.value, context))
         )
-        contents = torch.matmul(q + bias.content[:, None], k.transpose(2, 3))
-        scores = (contents + self._by_distance(q + bias.position[:, None], k.shape[2])) / math.sqrt(q.shape[-1])
+        of_content, of_position = (q, q) if bias is None else (q + bias.content[:, None], q + bias.position[:, None])
+        contents = torch.matmul(of_content, k.transpose(2, 3))
+        scores = (contents + self._by_distance(of_position, k.shape[2])) / math.sqrt(q.shape[-1])
         visible = earlier(q.shape[2], k.shape[2], device=q.device) if self.causal else None
         allowed = key_mask(mask, visible)
         if allowed is not None:

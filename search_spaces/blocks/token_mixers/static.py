@@ -80,4 +80,5 @@ class FourierMixing(TokenMixer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(B, N, d)`` transformed; padded positions count as zeros."""
-        return torch.fft.fft2(hide(x, mask).float()).real.to(x.dtype)
+        mixed: Tensor = torch.fft.fft2(hide(x, mask).float()).real
+        return mixed.to(x.dtype)

@@ -1,0 +1,1 @@
+"""Hourglass: a Transformer whose middle layers see a shorter sequence."""
