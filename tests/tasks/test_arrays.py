@@ -94,7 +94,16 @@ def test_a_damaged_array(tmp_path: Path) -> None:
         ({"x": np.where(X > 250, np.nan, X), "y": Y}, "values are NaN or infinite; clean them first"),
         ({"x": X, "y": Y[:-1]}, "expected as many inputs as targets and at least one, got 20 and 19"),
         ({"x": X, "y": Y * 0}, "all examples are of one class"),
-        ({"x": X, "y": Y / 2}, r"expected integer classes \(N,\), got float64"),
+        ({"x": X, "y": Y / 1}, r"float64 targets \(20,\) that are all whole numbers may be classes, labels or real"),
+        ({"x": X, "y": np.eye(4)[Y]}, r"float64 targets \(20, 4\) that are all whole numbers"),
+        ({"x": X, "y": np.eye(4, dtype=int)[Y]}, r"got int64 \(20, 4\); y\.argmax\(1\) reads one-hot rows"),
+        ({"x": X, "y": Y.astype(str)}, r"expected integer classes \(N,\), labels of bool \(N, K\) or real numbers"),
+        ({"x": X, "y": Y > 0}, r"labels of bool \(N, K\) or real numbers, got bool \(20,\)"),
+        ({"x": X, "y": Y / 2, "kind": "number"}, "unknown kind of targets 'number'"),
+        ({"x": X, "y": np.where(Y > 2, np.nan, Y / 2)}, "targets: 5 values are NaN or infinite"),
+        ({"x": X, "y": np.full(20, 0.5)}, "all targets are equal; there is nothing to learn"),
+        ({"x": X, "y": np.eye(4)[Y] > 0, "pos_weight": -1}, "pos_weight is one positive number, got -1"),
+        ({"x": X, "y": Y, "x_valid": X}, "no array 'y_valid'; those there are: 'x', 'x_valid', 'y'"),
     ],
 )
 def test_unusable_files(tmp_path: Path, named: dict[str, Any], message: str) -> None:
