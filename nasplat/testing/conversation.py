@@ -1,6 +1,7 @@
 """A study without the study: a strategy, a function that measures, and any order of finishing."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self, TypeAlias, final
@@ -10,6 +11,7 @@ import numpy as np
 from nasplat.measurement import Cost, Failure, FailureReason, Measurement, Metric, Role
 from nasplat.seeding import proposal_rng
 from nasplat.strategy import SearchContext, Strategy
+from nasplat.supernet import DERIVED, SAMPLED
 from nasplat.trial import Proposal, Trial
 
 Measure: TypeAlias = Callable[[Proposal], Measurement | Failure]
@@ -123,6 +125,8 @@ def made_up(context: SearchContext) -> Measure:
     """Measurements with the context's metrics, drawn from the identity of the proposal alone."""
 
     def measure(proposal: Proposal) -> Measurement:
+        if proposal.architecture.is_supernet:
+            return _made_up_supernet(context, proposal)
         metrics = {"params": Metric(uniform(proposal, "params"), Role.NONE)}
         if proposal.fidelity.trained:
             metrics["test_accuracy"] = Metric(uniform(proposal, "test"), Role.TEST)
@@ -135,6 +139,14 @@ def made_up(context: SearchContext) -> Measure:
         return Measurement(metrics, Cost(seconds=1.0))
 
     return measure
+
+
+def _made_up_supernet(context: SearchContext, proposal: Proposal) -> Measurement:
+    rng = np.random.default_rng(int(2**48 * uniform(proposal, "supernet")))
+    sampled = [context.space.sample(rng).text for _ in range(int(proposal.architecture["sampled"]))]
+    scores = {text: {"loss": float(rng.random())} for text in sampled}
+    artifacts = {DERIVED: context.space.sample(rng).text, SAMPLED: json.dumps(scores)}
+    return Measurement({"supernet_loss": Metric(float(rng.random()), Role.SEARCH)}, Cost(1.0), artifacts=artifacts)
 
 
 def failing(measure: Measure, share: float) -> Measure:

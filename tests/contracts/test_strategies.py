@@ -8,6 +8,8 @@ import pytest
 
 from nasplat import registry
 from nasplat.config import Budget
+from nasplat.search_spaces.nasbench201 import NasBench201
+from nasplat.space import SearchSpace
 from nasplat.strategies.assisted_evolution import AssistedEvolution
 from nasplat.strategies.local_search import LocalSearch
 from nasplat.strategies.naswot import Naswot
@@ -18,6 +20,8 @@ from nasplat.testing.strategies import accepted
 from nasplat.wrappers import Budgeted, Repeated
 
 TOY = ToySpace()
+CELLS = NasBench201(channels=2, cells=1)
+SHARING_WEIGHTS = ("darts", "dash", "gdas")
 LIST = [a.text for a in map(TOY.at, range(TOY.size)) if accepted(a)]
 OPTIONS: dict[str, dict[str, Any]] = {"listed": {"architectures": LIST, "seeds": 2, "first_seed": 5}}
 """What a strategy does not run without."""
@@ -30,8 +34,17 @@ def registered(name: str, context: SearchContext) -> Strategy:
 
 class TestRegistered(StrategySuite):
     @pytest.fixture(params=registry.names("strategy"))
-    def strategy(self, request: pytest.FixtureRequest) -> Callable[[SearchContext], Strategy]:
-        return functools.partial(registered, request.param)
+    def name(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+    @pytest.fixture
+    def strategy(self, name: str) -> Callable[[SearchContext], Strategy]:
+        return functools.partial(registered, name)
+
+    @pytest.fixture
+    def space(self, name: str) -> SearchSpace:
+        return CELLS if name in SHARING_WEIGHTS else TOY
 
 
 class TestOptions(StrategySuite):

@@ -1,0 +1,246 @@
+"""What weight sharing finds, against what it must beat: the backbone itself and random architectures of the same space.
+
+    python benchmarks/dash.py compare --data ../shared/data --out /tmp/dash
+    python benchmarks/dash.py ablate --data ../shared/data --out /tmp/dash
+    python benchmarks/dash.py nasbench201 --images cifar10 --table nasbench201.csv.gz --out /tmp/dash
+
+``compare``: on UCR series, for each seed, a search by DASH; its derived network, the backbone with its default kernels
+after as many epochs, the same for as long as search and retraining of the derived network took, and random
+architectures of the space, all with the same recipe and the same seed, on test data. Differences are paired by seed,
+with 95 % intervals of Student's t.
+
+``ablate``: changes of the search, each with several seeds: how far its strengths come apart, and how its derived
+architectures fare on the validation part against random ones of the space.
+
+``nasbench201``: DARTS and GDAS on CIFAR-10 images: what they derive, its tabulated accuracy, and Kendall's τ between
+scores with shared weights and tabulated accuracies.
+
+All that was measured stays in the store in ``--out``; a run that was cut short goes on where it was.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+import nasplat
+from nasplat.supernet import honesty
+
+_WIDTH = 16
+SPACE = {"width": _WIDTH, "search_width": _WIDTH}
+RECIPE = nasplat.Recipe(lr=0.1, batch_size=128, weight_decay=5e-4)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as published (S=100)": {},
+    "no penalty": {"penalty": 0.0},
+    "penalty as strong as with S=5000": {"gradient_scale": 5000.0},
+    "gradient ten times (S=10)": {"gradient_scale": 10.0},
+    "strengths learn at ten times the rate": {"lr_ratio": 5.0},
+    "no noise": {"gumbel": False},
+    "temperature falls to 0.1": {"final_temperature": 0.1},
+    "two levels": {"levels": 2},
+    "S=10, no noise, two levels": {"gradient_scale": 10.0, "gumbel": False, "levels": 2},
+}
+
+
+def series(data: Path, name: str) -> nasplat.Task:
+    """A UCR data set: the training part and its split-off validation part are searched on, the test part kept."""
+
+    def load(*parts: str) -> tuple[np.ndarray, np.ndarray]:
+        table = np.concatenate([np.load(data / "series" / name / f"{part}.npy") for part in parts])
+        return table[:, None, 1:], table[:, 0].astype(np.int64) - first
+
+    first = int(np.load(data / "series" / name / "TRAIN.npy")[:, 0].min())
+    return nasplat.classification(
+        f"ucr-{name}", search=load("TRAIN", "VALIDATION"), test=partial(load, "TEST"), recipe=RECIPE
+    )
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean of paired differences with its 95 % interval."""
+    mean = statistics.mean(differences)
+    half = float(stats.t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences) / len(differences) ** 0.5
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+
+
+class Lab:
+    """Runs studies of one task in one store.
+
+    Args:
+        task: On which.
+        options: Of the command line.
+    """
+
+    def __init__(self, task: nasplat.Task, options: argparse.Namespace) -> None:
+        self._task = task
+        self._options = options
+        self.store = options.out / "dash.db"
+
+    def _study(self, name: str, **settings: Any) -> nasplat.Study:
+        given = {"space_options": SPACE, "epochs": self._options.epochs, "threads": 1, "device": "cpu", **settings}
+        return nasplat.search(
+            "dash:resnet1d", self._task, store=self.store, name=f"{self._task.name}/{name}", budget=1_000, **given
+        )
+
+    def search(self, label: str, seed: int, **strategy: Any) -> nasplat.Study:
+        """A search by DASH with the derived architecture trained on the training part."""
+        given = {"search_epochs": self._options.search_epochs, "honesty": 0, "sampled": 8, **strategy}
+        return self._study(f"{label}/{seed}", strategy="dash", strategy_options=given, seed=seed)
+
+    def random(self, count: int) -> list[nasplat.Trial]:
+        """Random architectures trained on the training part."""
+        settings = {"strategy": "listed", "strategy_options": {"architectures": self.drawn(count, 0)}}
+        return self._study(f"random-{count}", **settings).trials
+
+    def drawn(self, count: int, seed: int) -> list[str]:
+        """Random architectures."""
+        space = nasplat_space()
+        rng = np.random.default_rng((seed, 7))
+        return [space.sample(rng).text for _ in range(count)]
+
+    def tested(self, text: str, seed: int, epochs: int) -> tuple[float, float]:
+        """Test error in % after a training on all search data, and its seconds without evaluation elsewhere."""
+        listed = {"architectures": [text], "seeds": 1, "first_seed": 1_000 + seed}
+        name = f"final-{epochs}/{text.replace(',', '-')}/{seed}"
+        final = {"final": True, "objective": ("test_accuracy",), "epochs": epochs}
+        trial = self._study(name, strategy="listed", strategy_options=listed, **final).trials[0]
+        assert trial.measurement is not None, trial.failure
+        return 100 * (1 - trial.measurement["test_accuracy"]), trial.measurement.cost.seconds
+
+
+def nasplat_space() -> nasplat.SearchSpace:
+    """The space that is searched."""
+    from nasplat.search_spaces.dash.space import Dash
+
+    return Dash("resnet1d", **SPACE)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Derived against default and random."""
+    for name in options.sets:
+        lab = Lab(series(options.data, name), options)
+        rows = []
+        for seed in range(options.seeds):
+            supernet, derived = lab.search("dash", seed).trials[:2]
+            assert supernet.measurement is not None
+            assert derived.measurement is not None
+            searched = supernet.measurement.cost.seconds
+            error, seconds = lab.tested(derived.proposal.architecture.text, seed, options.epochs)
+            default, alone = lab.tested("default", seed, options.epochs)
+            longer = max(options.epochs, round(options.epochs * (searched + seconds) / alone))
+            equal_time, _ = lab.tested("default", seed, longer)
+            random = [lab.tested(text, seed, options.epochs) for text in lab.drawn(options.random, seed)]
+            row = {
+                "derived": error,
+                "random": statistics.mean(e for e, _ in random),
+                "default": default,
+                "default, equal time": equal_time,
+                "separation": supernet.measurement["separation"],
+                "cost": (searched + seconds) / alone,
+            }
+            rows.append(row)
+            print(name, seed, {k: round(v, 3) for k, v in row.items()}, flush=True)
+        print(f"\n### {name}: test error % after {options.epochs} epochs, {options.search_epochs} of search\n")
+        print("| network | error, mean ± std | derived minus it, paired, 95 % |\n|---|---|---|")
+        for kind in ("derived", "random", "default", "default, equal time"):
+            values = [row[kind] for row in rows]
+            against = interval([row["derived"] - row[kind] for row in rows]) if kind != "derived" else ""
+            print(f"| {kind} | {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} | {against} |")
+        for what in ("separation", "cost"):
+            print(f"{what}: {statistics.mean(row[what] for row in rows):.3f}")
+
+
+def ablate(options: argparse.Namespace) -> None:
+    """What makes the strengths come apart, and whether it helps."""
+    for name in options.sets:
+        lab = Lab(series(options.data, name), options)
+        random = [t.measurement["val_accuracy"] for t in lab.random(options.random) if t.measurement is not None]
+        print(f"\n### {name}: {options.search_epochs} epochs of search, {options.seeds} seeds; validation part\n")
+        print("| search | separation | margin | derived error % | derived minus random, 95 % (Welch) |")
+        print("|---|---|---|---|---|")
+        for label, changes in VARIANTS.items():
+            studies = [lab.search(label, seed, **changes) for seed in range(options.seeds)]
+            found = [[t.measurement for t in study.trials[:2]] for study in studies]
+            errors = [100 * (1 - m["val_accuracy"]) for _, m in found]
+            means = [statistics.mean(m[what] for m, _ in found) for what in ("separation", "margin")]
+            test = stats.ttest_ind(errors, [100 * (1 - a) for a in random], equal_var=False)
+            low, high = test.confidence_interval(0.95)
+            difference = statistics.mean(errors) - 100 * (1 - statistics.mean(random))
+            print(
+                f"| {label} | {means[0]:.3f} | {means[1]:.3f} | {statistics.mean(errors):.2f} "
+                f"± {statistics.stdev(errors):.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}] |",
+                flush=True,
+            )
+        print(f"random architectures: {100 * (1 - statistics.mean(random)):.2f} ± {100 * statistics.stdev(random):.2f}")
+
+
+def nasbench201(options: argparse.Namespace) -> None:
+    """DARTS and GDAS on CIFAR-10 images, with the published table for what training gives."""
+    print("| search | derived | tabulated validation accuracy % | supernet τ (n) | seconds |\n|---|---|---|---|---|")
+    settings: list[tuple[str, dict[str, Any]]] = [("darts", {}), ("darts", {"order": 2}), ("gdas", {})]
+    for strategy, changes in settings:
+        for seed in range(options.seeds):
+            study = nasplat.search(
+                "nasbench201",
+                f"image-folder:{options.images}",
+                benchmark=f"csv:{options.table}#cifar10",
+                strategy=strategy,
+                strategy_options={"search_epochs": options.search_epochs, "honesty": 40, "sampled": 40, **changes},
+                space_options={"channels": options.channels, "cells": 1},
+                data_fraction=1.0,
+                epochs=200,
+                recipe={"batch_size": 64, "lr": 0.025, **({} if options.lr is None else {"lr": options.lr})},
+                budget=1_000,
+                seed=seed,
+                name=f"nasbench201/{strategy}{changes}/{seed}",
+                store=options.out / "dash.db",
+                threads=1,
+                device="cpu",
+            )
+            supernet, derived = (t.measurement for t in study.trials[:2])
+            assert supernet is not None
+            assert derived is not None
+            [found] = honesty(study.trials, study.objective.goals[0])
+            label = strategy + "".join(f" {k}={v}" for k, v in changes.items())
+            print(
+                f"| {label}, seed {seed} | `{study.trials[1].proposal.architecture}` | {derived['val_accuracy']:.2f} "
+                f"| {found.tau:+.2f} ({len(found.scores)}) | {supernet.cost.seconds:.0f} |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """One of the commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "compare": compare,
+        "ablate": ablate,
+        "nasbench201": nasbench201,
+    }
+    parser.add_argument("command", choices=list(commands))
+    parser.add_argument("--data", type=Path, help="folder that holds series/<set>/{TRAIN,VALIDATION,TEST}.npy")
+    parser.add_argument("--sets", nargs="+", default=["Crop", "ECG5000"])
+    parser.add_argument("--images", type=Path, help="folder with train/<class>/*")
+    parser.add_argument("--table", type=Path, help="nasbench201.csv.gz")
+    parser.add_argument("--channels", type=int, default=8, help="width of NAS-Bench-201's supernet")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20, help="of each training")
+    parser.add_argument("--search-epochs", type=int, default=12, help="of the supernet")
+    parser.add_argument("--random", type=int, default=3, help="random architectures, in compare for each seed")
+    options = parser.parse_args()
+    if options.command != "nasbench201" and options.data is None:
+        parser.error("--data is missing")
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    commands[options.command](options)
+
+
+if __name__ == "__main__":
+    main()
