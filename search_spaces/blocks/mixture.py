@@ -75,6 +75,8 @@ class MixtureConv(nn.Module):
         self.in_channels, self.out_channels, self.groups, self.causal = in_channels, out_channels, groups, causal
         self.operations = operations
         self.stride = (stride,) * dims if isinstance(stride, int) else stride
+        if len(self.stride) != dims or min(self.stride) < 1:
+            raise InvalidInputError(f"expected a positive stride for each of {dims} axes, got {stride}")
         self._mixture = Mixture(operations, in_channels, out_channels, self.stride, groups, causal)
         self.formulation = formulation
         """How it is computed, a name of ``FORMULATIONS`` or ``auto``; may be set at any time."""

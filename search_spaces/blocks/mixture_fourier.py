@@ -54,31 +54,42 @@ class FastTransforms(Transform):
         self._kernels = Matrices(problem, self.lengths)
         self._axes = tuple(range(-len(self.lengths), 0))
 
-    def data(self, values: Tensor, *, output: bool) -> Tensor:
+    def data(self, x: Tensor) -> Tensor:
         """Maps to spectra."""
-        if output:
-            values = spread(values, self._problem.size, self._problem.mixture.stride)
-        spectra = torch.fft.rfftn(values, self.lengths, self._axes)
+        return self._turned(torch.fft.rfftn(x, self.lengths, self._axes))
+
+    def output(self, spectra: Tensor) -> Tensor:
+        """Spectra to maps, of which the stride's positions are kept."""
+        made = self._values(spectra.t().contiguous())
+        return thin(made, self._problem.mixture.stride).contiguous()
+
+    def gradient(self, values: Tensor) -> Tensor:
+        """Maps spread by the stride to conjugate spectra."""
+        wide = spread(values, self._problem.size, self._problem.mixture.stride)
+        return self._turned(torch.fft.rfftn(wide, self.lengths, self._axes).conj())
+
+    def data_gradient(self, spectra: Tensor) -> Tensor:
+        """Conjugate spectra to maps."""
+        return self._values(spectra.conj().t().resolve_conj().contiguous()).contiguous()
+
+    def _turned(self, spectra: Tensor) -> Tensor:
         if len(self.lengths) == 2:  # as the matrices have them: the halved axis first
             spectra = spectra.mT
-        turned: Tensor = spectra.flatten(1).t().contiguous()
+        turned: Tensor = spectra.flatten(1).t().contiguous().resolve_conj()
         return turned
 
-    def data_inverse(self, spectra: Tensor, *, output: bool) -> Tensor:
-        """Spectra to maps."""
-        turned = spectra.t().contiguous()
+    def _values(self, spectra: Tensor) -> Tensor:
         if len(self.lengths) == 2:
-            turned = turned.view(spectra.shape[1], -1, self.lengths[0]).mT
-        made = crop(torch.fft.irfftn(turned, self.lengths, self._axes), self._problem.size)
-        return (thin(made, self._problem.mixture.stride) if output else made).contiguous()
+            spectra = spectra.view(len(spectra), -1, self.lengths[0]).mT
+        return crop(torch.fft.irfftn(spectra, self.lengths, self._axes), self._problem.size)
 
     def kernel(self, values: Tensor) -> Tensor:
         """Kernels to spectra."""
         return self._kernels.kernel(values)
 
-    def kernel_inverse(self, spectra: Tensor) -> Tensor:
+    def kernel_gradient(self, spectra: Tensor) -> Tensor:
         """Spectra to kernels."""
-        return self._kernels.kernel_inverse(spectra)
+        return self._kernels.kernel_gradient(spectra)
 
 
 @lru_cache(maxsize=256)

@@ -50,6 +50,10 @@ def rotations(positions: Positions, length: int, inverse: bool, dtype: torch.dty
     return made.to(dtype.to_complex())
 
 
+def _mirrored(positions: tuple[Positions, ...]) -> tuple[Positions, ...]:
+    return tuple(tuple(-p for p in own) for own in positions)
+
+
 @final
 class Matrices(Transform):
     """Transforms of a problem as matrix products.
@@ -68,9 +72,23 @@ class Matrices(Transform):
         places = [[own.index(o[axis]) for o in problem.offsets] for axis, own in enumerate(self._offsets)]
         self._places = places[0] if len(sizes) == 1 else [a * sizes[1] + b for a, b in zip(*places, strict=True)]
 
-    def data(self, values: Tensor, *, output: bool) -> Tensor:
+    def data(self, x: Tensor) -> Tensor:
         """By rows, then by columns."""
-        where = self._outputs if output else self._inputs
+        return self._spectra(x, self._inputs)
+
+    def output(self, spectra: Tensor) -> Tensor:
+        """By columns, then by rows."""
+        return self._values(spectra, self._outputs)
+
+    def gradient(self, values: Tensor) -> Tensor:
+        """Mirrored positions."""
+        return self._spectra(values, _mirrored(self._outputs))
+
+    def data_gradient(self, spectra: Tensor) -> Tensor:
+        """Mirrored positions."""
+        return self._values(spectra, _mirrored(self._inputs))
+
+    def _spectra(self, values: Tensor, where: tuple[Positions, ...]) -> Tensor:
         dtype, device = values.dtype, values.device
         halves = analysis(where[-1], self.lengths[-1], dtype, device) @ values.reshape(-1, values.shape[-1]).t()
         spectra = torch.complex(*halves.chunk(2))  # (F_2, rows · n_1)
@@ -80,11 +98,8 @@ class Matrices(Transform):
         by_row = spectra.view(len(spectra), *values.shape[:2])
         return torch.bmm(around.expand(len(spectra), -1, -1), by_row.mT).flatten(0, 1)
 
-    def data_inverse(self, spectra: Tensor, *, output: bool) -> Tensor:
-        """By columns, then by rows."""
-        where = self._outputs if output else self._inputs
-        dtype, device = spectra.real.dtype, spectra.device
-        rows = spectra.shape[1]
+    def _values(self, spectra: Tensor, where: tuple[Positions, ...]) -> Tensor:
+        dtype, device, rows = spectra.dtype.to_real(), spectra.device, spectra.shape[1]
         if len(where) == 2:
             around = rotations(where[0], self.lengths[0], True, dtype, device)
             by_column = spectra.view(-1, self.lengths[0], rows)
@@ -96,7 +111,7 @@ class Matrices(Transform):
     def kernel(self, values: Tensor) -> Tensor:
         """The offsets are put into the product of those of each axis."""
         dtype, device, rows = values.dtype, values.device, values.shape[1]
-        mirrored = [tuple(-o for o in own) for own in self._offsets]
+        mirrored = _mirrored(self._offsets)
         forward = analysis(mirrored[-1], self.lengths[-1], dtype, device)
         if len(mirrored) == 1:
             return torch.complex(*(forward @ values).chunk(2))
@@ -108,9 +123,9 @@ class Matrices(Transform):
         around = rotations(mirrored[0], self.lengths[0], False, dtype, device)
         return torch.bmm(around.expand(len(spectra), -1, -1), spectra).flatten(0, 1)
 
-    def kernel_inverse(self, spectra: Tensor) -> Tensor:
+    def kernel_gradient(self, spectra: Tensor) -> Tensor:
         """The adjoint of ``kernel`` up to scale."""
-        dtype, device, rows = spectra.real.dtype, spectra.device, spectra.shape[1]
+        dtype, device, rows = spectra.dtype.to_real(), spectra.device, spectra.shape[1]
         backward = synthesis(self._offsets[-1], self.lengths[-1], dtype, device).t()
         if len(self._offsets) == 2:
             around = rotations(self._offsets[0], self.lengths[0], True, dtype, device).t()  # (U_1, N_1)

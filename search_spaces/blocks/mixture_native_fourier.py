@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -60,11 +61,15 @@ class CompiledTransforms(Transform):
     def __init__(self, problem: Problem) -> None:
         self._lengths = good_lengths(problem)
         self._problem = problem
-        self._inputs = self._grid(product(*map(range, problem.size)))
-        steps = zip(problem.size, problem.mixture.stride, strict=True)
-        self._outputs = self._grid(product(*(range(0, n, s) for n, s in steps)))
-        self._offsets = self._grid(problem.offsets)
-        self._mirrored = self._grid([tuple(-o for o in offset) for offset in problem.offsets])
+        steps = list(zip(problem.size, problem.mixture.stride, strict=True))
+        self._inputs = self._grids(product(*(range(n) for n, _ in steps)))
+        self._outputs = self._grids(product(*(range(0, n, s) for n, s in steps)))
+        self._offsets = self._grids(problem.offsets)
+
+    def _grids(self, positions: Iterable[tuple[int, ...]]) -> tuple[_Grid, _Grid]:
+        """Positions, and mirrored ones."""
+        each = list(positions)
+        return self._grid(each), self._grid([tuple(-p for p in own) for own in each])
 
     def _grid(self, positions: Iterable[tuple[int, ...]]) -> _Grid:
         """Positions, as long as those that share a row follow each other."""
@@ -74,28 +79,36 @@ class CompiledTransforms(Transform):
         integers = ctypes.c_int64 * len(places)
         return _Grid(*lengths, len(places), integers(*(r for r, _ in places)), integers(*(c for _, c in places)))
 
-    def data(self, values: Tensor, *, output: bool) -> Tensor:
+    def data(self, x: Tensor) -> Tensor:
         """Maps lie one after the other."""
-        grid = self._outputs if output else self._inputs
-        return self._spectra(grid, values.contiguous(), len(values), grid.values, 1)
+        return self._spectra(self._inputs[0], x.contiguous(), len(x), prod(self._problem.size), 1)
 
-    def data_inverse(self, spectra: Tensor, *, output: bool) -> Tensor:
-        """As they came."""
-        grid, size = (self._outputs, self._problem.out_size) if output else (self._inputs, self._problem.size)
-        maps = spectra.shape[1]
-        made = spectra.new_empty(maps, *size, dtype=spectra.dtype.to_real())
-        self._values(grid, made, grid.values, 1, spectra)
-        return made
+    def output(self, spectra: Tensor) -> Tensor:
+        """At the positions of the stride alone."""
+        return self._maps(self._outputs[0], spectra, self._problem.out_size)
+
+    def gradient(self, values: Tensor) -> Tensor:
+        """Mirrored positions."""
+        return self._spectra(self._outputs[1], values.contiguous(), len(values), prod(self._problem.out_size), 1)
+
+    def data_gradient(self, spectra: Tensor) -> Tensor:
+        """Mirrored positions."""
+        return self._maps(self._inputs[1], spectra, self._problem.size)
 
     def kernel(self, values: Tensor) -> Tensor:
-        """Kernels lie side by side."""
-        return self._spectra(self._mirrored, values.contiguous(), values.shape[1], 1, values.shape[1])
+        """Kernels lie side by side; they are mirrored, because a layer correlates."""
+        return self._spectra(self._offsets[1], values.contiguous(), values.shape[1], 1, values.shape[1])
 
-    def kernel_inverse(self, spectra: Tensor) -> Tensor:
-        """As they came."""
+    def kernel_gradient(self, spectra: Tensor) -> Tensor:
+        """Kernels side by side."""
         kernels = spectra.shape[1]
-        made = spectra.new_empty(self._offsets.values, kernels, dtype=spectra.dtype.to_real())
-        self._values(self._offsets, made, 1, kernels, spectra)
+        made = spectra.new_empty(len(self._problem.offsets), kernels, dtype=spectra.dtype.to_real())
+        self._values(self._offsets[0], made, 1, kernels, spectra)
+        return made
+
+    def _maps(self, grid: _Grid, spectra: Tensor, size: tuple[int, ...]) -> Tensor:
+        made = spectra.new_empty(spectra.shape[1], *size, dtype=spectra.dtype.to_real())
+        self._values(grid, made, prod(size), 1, spectra)
         return made
 
     def _spectra(self, grid: _Grid, values: Tensor, maps: int, map_pitch: int, value_pitch: int) -> Tensor:
@@ -112,7 +125,7 @@ class CompiledTransforms(Transform):
 
     def _values(self, grid: _Grid, made: Tensor, map_pitch: int, value_pitch: int, spectra: Tensor) -> None:
         function = getattr(_compiled(), f"values_{SCALARS[made.dtype]}")
-        spectra = spectra.resolve_conj().contiguous()
+        spectra = spectra.contiguous()
         maps, start, end = spectra.shape[1], made.data_ptr(), spectra.data_ptr()
         in_threads(
             lambda a, b: function(ctypes.byref(grid), start, map_pitch, value_pitch, end, maps, a, b),

@@ -2,9 +2,10 @@
 
 With zeros around the map, a convolution is circular on a length ``N ≥ n + p``, p the longest live offset: what wraps
 around meets zeros, or lands where nobody looks. With spectra ``X = Σ_p x_p e^{-2πi f·p/N}`` and
-``H = Σ_o u_o e^{+2πi f·o/N}`` the output is the inverse of ``Y = X Hᵀ`` at the positions of the stride; the gradients
-are the inverse of ``G conj(H)`` at all positions and of ``Gᴴ X`` at the offsets, with G the spectrum of the output's
-gradient: three products and four transforms of data a step. Spectra of real maps are kept by halves, frequencies first
+``H = Σ_o u_o e^{+2πi f·o/N}`` the output is the inverse of ``Y = X Hᵀ`` at the positions of the stride. With the
+conjugate spectrum Ḡ of the output's gradient, the gradients are the inverse of ``conj(Ḡ H)`` at all positions and that
+of ``Ḡᵀ X`` at the offsets: three products and four transforms of data a step, and no conjugation, because the conjugate
+spectrum of a map is the spectrum of the mirrored one. Spectra of real maps are kept by halves, frequencies first
 ``(F, B, C)``, so that the products are batched matrix products.
 """
 
@@ -19,23 +20,31 @@ from nasplat.search_spaces.blocks.mixture_problem import Problem, mix
 
 
 class Transform(ABC):
-    """A pair of discrete Fourier transforms for one problem; all spectra are ``(F, rows)``, complex."""
+    """Discrete Fourier transforms for one problem: real maps ``(rows, *n)``, complex spectra ``(F, rows)``."""
 
     @abstractmethod
-    def data(self, values: Tensor, *, output: bool) -> Tensor:
-        """Spectra of real maps ``(rows, *n)``, or of those of an output ``(rows, *m)``, spread by the stride."""
+    def data(self, x: Tensor) -> Tensor:
+        """X of inputs ``(rows, *n)``."""
 
     @abstractmethod
-    def data_inverse(self, spectra: Tensor, *, output: bool) -> Tensor:
-        """The adjoint up to scale: maps ``(rows, *n)``, or at the positions of the output ``(rows, *m)``."""
+    def output(self, spectra: Tensor) -> Tensor:
+        """The inverse at the positions of outputs ``(rows, *m)``."""
+
+    @abstractmethod
+    def gradient(self, values: Tensor) -> Tensor:
+        """Conjugate spectra of maps ``(rows, *m)`` whose values lie at the positions of outputs."""
+
+    @abstractmethod
+    def data_gradient(self, spectra: Tensor) -> Tensor:
+        """The inverse of conjugate spectra at the positions of inputs ``(rows, *n)``."""
 
     @abstractmethod
     def kernel(self, values: Tensor) -> Tensor:
         """H of kernels ``(U, rows)`` at the problem's offsets."""
 
     @abstractmethod
-    def kernel_inverse(self, spectra: Tensor) -> Tensor:
-        """Values at the problem's offsets ``(U, rows)``."""
+    def kernel_gradient(self, spectra: Tensor) -> Tensor:
+        """The inverse at the problem's offsets ``(U, rows)``."""
 
 
 class _Product(torch.autograd.Function):
@@ -44,12 +53,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, groups: int, transform: Transform) -> Tensor:
         batch, channels = x.shape[:2]
-        data = _grouped(transform.data(x.flatten(0, 1), output=False), batch, channels, groups)
+        data = _grouped(transform.data(x.flatten(0, 1)), batch, channels, groups)
         spectra = transform.kernel(kernel.flatten(1))
         spectra = spectra.view(-1, kernel.shape[1] // groups, kernel.shape[2])  # (F·g, C_out / g, C_in / g)
         ctx.save_for_backward(data, spectra)
         ctx.groups, ctx.transform, ctx.shapes = groups, transform, (x.shape, kernel.shape)
-        made = transform.data_inverse(_flat(torch.bmm(data, spectra.mT), groups), output=True)
+        made = transform.output(_flat(torch.bmm(data, spectra.mT), groups))
         return made.view(batch, kernel.shape[1], *made.shape[1:])
 
     @staticmethod
@@ -57,15 +66,13 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         data, spectra = ctx.saved_tensors
         (x_shape, kernel_shape), groups, transform = ctx.shapes, ctx.groups, ctx.transform
-        flat = transform.data(gradient.flatten(0, 1), output=True)
-        own = _grouped(flat, x_shape[0], kernel_shape[1], groups)
+        own = _grouped(transform.gradient(gradient.flatten(0, 1)), x_shape[0], kernel_shape[1], groups)
         of_x = of_kernel = None
         if ctx.needs_input_grad[0]:
-            of_x = transform.data_inverse(_flat(torch.bmm(own, spectra.conj()), groups), output=False).view(x_shape)
+            of_x = transform.data_gradient(_flat(torch.bmm(own, spectra), groups)).view(x_shape)
         if ctx.needs_input_grad[1]:
-            frequencies = len(own) // groups
-            products = torch.bmm(own.mH, data).view(frequencies, -1)
-            of_kernel = transform.kernel_inverse(products).view(kernel_shape)
+            products = torch.bmm(own.mT, data).view(len(own) // groups, -1)
+            of_kernel = transform.kernel_gradient(products).view(kernel_shape)
         return of_x, of_kernel, None, None
 
 
