@@ -89,6 +89,7 @@ class Site:
         self.address, self.url = address, url
         self.starts = folder / "starts"
         self.starts.touch()
+        self._search = threading.Thread()
 
     def config(self, faults: Sequence[str], trials: int) -> StudyConfig:
         """A study of the given faults in turn, each with networks of its own."""
@@ -119,10 +120,14 @@ class Site:
             return int(reader.sql("SELECT COUNT(told) AS n FROM (SELECT finished_at AS told FROM v_trial) x")[0]["n"])
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
-        """Until something holds."""
+        """Until something holds; while a study runs in a thread, only as long as that."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not condition():
-            if time.monotonic() > deadline:
+        searching = self._search.is_alive()
+        while True:
+            over = time.monotonic() > deadline or (searching and not self._search.is_alive())
+            if condition():
+                return
+            if over:
                 raise TimeoutError(f"waited in vain until {what}")
             time.sleep(0.1)
 
@@ -143,15 +148,15 @@ class Site:
             except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
                 errors.append(error)
 
-        thread = threading.Thread(target=search)
-        thread.start()
+        self._search = threading.Thread(target=search)
+        self._search.start()
         find = None
         try:
             self.wait_for(lambda: errors or (studies and studies[0].status()["told"] >= 2), "two trials were told")
             if do is not None and not errors:
                 find = do(studies[0])
         finally:
-            thread.join()
+            self._search.join()
         if errors:
             raise errors[0]
         return self.aftermath(fault, None if find is None else find())
@@ -219,7 +224,8 @@ def node_added(site: Site, cluster: Any) -> Aftermath:
         return lambda: seconds
 
     try:
-        return site.run("node added", site.config(["slow"], 16), do)
+        # Many trials: on a busy machine a new node takes as long as ten of them.
+        return site.run("node added", site.config(["slow"], 32), do)
     finally:
         for node in joined:
             cluster.remove_node(node)
