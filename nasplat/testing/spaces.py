@@ -1,5 +1,6 @@
 """The contract of a search space as tests."""
 
+import contextlib
 import itertools
 import pickle
 from collections.abc import Iterator, Mapping
@@ -12,15 +13,24 @@ import torch
 from nasplat.architecture import Architecture
 from nasplat.choices import Value
 from nasplat.counting import count
-from nasplat.errors import InvalidArchitectureError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.seeding import torch_seed
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 from nasplat.testing.elsewhere import elsewhere
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+EXAMPLES = (
+    Task("images", input_shape=(3, 16, 16), outputs=5),
+    Task("texts", input_shape=(12,), outputs=4, vocabulary=26, words=[letter * 4 for letter in _LETTERS]),
+    Task("letters", input_shape=(12,), output_shape=(26, 12), target_shape=(12,), vocabulary=26, causal=True),
+    Task("series", input_shape=(7, 36), output_shape=(3, 12), target_shape=(3, 12), real=True, calendar=4),
+)
+"""Images in 5 classes, texts in 4, next letters, forecasts of 3 variables with 4 calendar features by 12 steps."""
+
 
 class SpaceSuite:
-    """Tests of any search space; networks are built for images of 3×16×16 pixels in 5 classes unless said otherwise.
+    """Tests of any search space; networks are built for the first of ``EXAMPLES`` that it takes, unless said otherwise.
 
     ::
 
@@ -30,18 +40,20 @@ class SpaceSuite:
                 return MySpace()
 
             @pytest.fixture
-            def task(self) -> Task:  # only where the space does not build networks for images
+            def task(self) -> Task:  # only where the space takes none of the examples
                 return Task("series", input_shape=(2, 50), outputs=3)
 
     Attributes:
         samples: Architectures on which each property is looked at.
         builds: Architectures that are built.
         enumerable: Largest size of a space of which every architecture is looked at.
+        largest: Most parameters of a network that is built with weights; larger ones are built without memory only.
     """
 
     samples: ClassVar[int] = 60
     builds: ClassVar[int] = 3
     enumerable: ClassVar[int] = 20_000
+    largest: ClassVar[int] = 5_000_000
 
     @pytest.fixture
     def space(self) -> SearchSpace:
@@ -49,9 +61,13 @@ class SpaceSuite:
         raise NotImplementedError("override the fixture 'space' with your own")
 
     @pytest.fixture
-    def task(self) -> Task:
+    def task(self, space: SearchSpace) -> Task:
         """What networks are built for."""
-        return Task("images", input_shape=(3, 16, 16), outputs=5)
+        for task in EXAMPLES:
+            with contextlib.suppress(InvalidInputError):
+                space.check(task)
+                return task
+        raise NotImplementedError(f"{space.name} takes none of the example tasks: override the fixture 'task'")
 
     # Architectures as values ---------------------------------------------------------------------------------
 
@@ -227,23 +243,23 @@ class SpaceSuite:
     # Networks ------------------------------------------------------------------------------------------------
 
     def test_networks_take_and_give_what_the_task_says(self, space: SearchSpace, task: Task) -> None:
-        """``(B, *input_shape)`` to finite ``(B, outputs)``, and finite gradients back."""
-        for architecture in [*self.drawn(space, self.builds), *self.references(space)]:
+        """``(B, *input_shape)`` to finite ``(B, *output_shape)``, and finite gradients back."""
+        for architecture in self.built(space, task):
             with torch_seed(0):
                 network = space.build(architecture, task)
-                inputs = torch.randn(4, *task.input_shape)
+                inputs = _inputs(task)
             outputs = network(inputs)
-            assert outputs.shape == (4, task.outputs)
+            assert outputs.shape == (len(inputs), *task.output_shape)
             assert outputs.isfinite().all()
             outputs.square().mean().backward()
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
             assert gradients
             assert all(gradient.isfinite().all() for gradient in gradients)
-            assert network.eval()(inputs[:1]).shape == (1, task.outputs)
+            assert network.eval()(inputs[:1]).shape == (1, *task.output_shape)
 
     def test_weights_follow_from_the_seed(self, space: SearchSpace, task: Task) -> None:
         """All of torch's default generator, and the same every time."""
-        for architecture in self.drawn(space, self.builds):
+        for architecture in self.built(space, task)[: self.builds]:
             states = []
             for seed in (3, 3, 4):
                 with torch_seed(seed):
@@ -255,12 +271,17 @@ class SpaceSuite:
 
     def test_counts_need_no_weights(self, space: SearchSpace, task: Task) -> None:
         """Built without memory, a network has as many parameters as a real one."""
-        for architecture in [*self.drawn(space, self.builds), *self.references(space)]:
+        for architecture in self.built(space, task):
             counts = count(space, architecture, task)
             with torch_seed(0):
                 network = space.build(architecture, task)
             assert counts.params == sum(p.numel() for p in network.parameters() if p.requires_grad)
             assert counts.flops > 0
+
+    def test_every_reference_can_be_built(self, space: SearchSpace, task: Task) -> None:
+        """Without memory, however large it is."""
+        for architecture in self.references(space):
+            assert _params(space, architecture, task) > 0
 
     def test_the_drawing_is_a_graph_in_order(self, space: SearchSpace) -> None:
         """Edges go from earlier nodes to later ones."""
@@ -276,9 +297,33 @@ class SpaceSuite:
         for _ in range(samples or self.samples):
             yield space.sample(rng)
 
+    def built(self, space: SearchSpace, task: Task) -> list[Architecture]:
+        """Random architectures and references, without those that are too large."""
+        drawn = (a for a in self.drawn(space) if _params(space, a, task) <= self.largest)
+        references = (a for a in self.references(space) if _params(space, a, task) <= self.largest)
+        return [*itertools.islice(drawn, self.builds), *references]
+
     def references(self, space: SearchSpace) -> list[Architecture]:
         """The published architectures of the space."""
         return [space.parse(name) for name in space.references]
+
+
+def _params(space: SearchSpace, architecture: Architecture, task: Task) -> int:
+    """Parameters of an architecture, counted once for all tests."""
+    key = (space.key, task.name, architecture.fingerprint)
+    if key not in _PARAMS:
+        _PARAMS[key] = count(space, architecture, task).params
+    return _PARAMS[key]
+
+
+_PARAMS: dict[tuple[str, str, str], int] = {}
+
+
+def _inputs(task: Task) -> torch.Tensor:
+    """Four random inputs."""
+    if task.vocabulary:
+        return torch.randint(task.vocabulary, (4, *task.input_shape))
+    return torch.randn(4, *task.input_shape)
 
 
 def _changed(parent: Architecture, child: Architecture) -> list[str]:

@@ -44,7 +44,7 @@ def _reference(
         "layout": "multi" if multi else "single",
         "stem": "conv1",
         "patch": 4 if multi else 16,
-        "dim": dim,
+        "first_dim" if multi else "dim": dim,
         "ratio": ratio,
         "bypass": 3,
         "layer_scale": 1e-4,
@@ -108,7 +108,8 @@ class Spach(SearchSpace):
             Choice("layout", ("multi", "single")),
             Choice("stem", stems),
             Choice("patch", (2, 4, 8, 16), ordered=True),
-            Choice("dim", (32, 64, 96, 128, 192, 256, 384, 512), ordered=True),
+            Choice("dim", (64, 128, 192, 256, 384, 512), ordered=True, when=When("layout", ("single",))),
+            Choice("first_dim", (32, 64, 96, 128), ordered=True, when=When("layout", ("multi",))),
             Choice("ratio", (1, 2, 3, 4), ordered=True),
             Choice("bypass", (0, 3, 5, 7), ordered=True),
             Choice("layer_scale", (0.0, 1e-6, 1e-4, 1e-2, 1.0), ordered=True),
@@ -171,7 +172,7 @@ class Spach(SearchSpace):
 
 def config_of(values: Mapping[str, Value]) -> SpachConfig:
     """The network that some values describe."""
-    dim = int(values["dim"])
+    dim = int(values["dim"] if "dim" in values else values["first_dim"])
     stages = []
     for name in _DEPTHS:
         if name in values:
