@@ -1,0 +1,237 @@
+import type { JSX } from "preact";
+import { useMemo } from "preact/hooks";
+import { askPoints, isReport, useAnswer, useAsked, useLive, useThrottled } from "../api";
+import { ago, duration, moment, number, percent } from "../format";
+import { type Cloud, type Line, Plot } from "../plot";
+import { go, type Route, setQuery } from "../router";
+import { address } from "../api";
+import type { Curve, Driver, Row, StudyDetail, StudyRow } from "../types";
+import { Answer, Badge, Bar, Card, Empty, Segments, Stat, StudyHead, Table, TrialLink } from "../ui";
+
+const AXES: [string, string][] = [
+  ["order", "trials"],
+  ["cost", "paid seconds"],
+  ["elapsed", "seconds since the start"],
+];
+
+export function Study({ route }: { route: Route }): JSX.Element {
+  const study = route.query.get("study") ?? "";
+  const live = useLive<{ study?: StudyRow }>(study);
+  const version = useThrottled(live?.study?.summary?.version ?? 0, 400);
+  const detail = useAnswer<StudyDetail>("/api/study", { study }, live?.study?.state ?? "");
+  const x = route.query.get("x") ?? "order";
+  return (
+    <>
+      <StudyHead study={study} page="/study" />
+      <Answer of={detail}>
+        {(data) => {
+          const now = { ...data, ...(live?.study ?? {}), summary: live?.study?.summary ?? data.summary };
+          return (
+            <>
+              <Facts study={now} />
+              <BestSoFar study={now} x={x} version={version} />
+              <div class="columns">
+                <Running study={study} version={version} />
+                <Events study={study} version={version} />
+              </div>
+              <Failures study={study} version={version} />
+              <Settings config={data.config} />
+            </>
+          );
+        }}
+      </Answer>
+    </>
+  );
+}
+
+export function Facts({ study }: { study: StudyDetail }): JSX.Element {
+  const s = study.summary;
+  return (
+    <dl class="stats">
+      <Stat label="State" value={<Badge state={study.state} />} note={s.progress !== null && <Bar share={s.progress} />} />
+      <Stat
+        label={`Best ${study.goals[0]?.metric ?? ""}`}
+        value={number(s.best?.value)}
+        note={s.best && (isReport ? `trial ${s.best.number}` : <>trial <TrialLink study={study.study} number={s.best.number} /></>)}
+      />
+      <Stat label="Trials" value={number(s.trials)} note={`${number(s.states.running)} running, ${number(s.states.failed)} failed`} />
+      <Stat label="Rate" value={`${number(Math.round(s.per_minute))} / min`} note={`last ${ago(s.last_at)}`} />
+      <Stat label="Paid time" value={duration(s.paid_seconds)} note={`${duration(s.gpu_seconds)} of GPUs${s.cost !== null ? `, cost ${s.cost.toFixed(2)}` : ""}`} />
+      <Stat label="Saved by the store" value={s.trials ? percent(s.saved / s.trials) : "–"} note={duration(s.saved_seconds)} />
+      <Stat label="Space" value={study.space} note={`${study.task} · ${study.strategy}`} />
+    </dl>
+  );
+}
+
+export function BestSoFar(props: { study: StudyDetail; x: string; version: number }): JSX.Element {
+  const { study, x, version } = props;
+  const name = study.study;
+  const goal = study.goals[0];
+  const curve = useAnswer<Curve>("/api/curve", { study: name, x }, version);
+  const points = useAsked(`${address("/api/points", { study: name, x, y: "goal" })}#${version}`, (signal) =>
+    askPoints({ study: name, x, y: "goal" }, signal),
+  );
+  const cloud = useMemo<Cloud | null>(() => points.data && { ...points.data, colored: false }, [points.data]);
+  const lines = useMemo<Line[]>(() => {
+    const steps = curve.data?.steps ?? [];
+    const last = steps[steps.length - 1];
+    const held: [number, number][] = steps.map(([a, b]) => [a, b]);
+    if (last && curve.data && curve.data.end > last[0]) held.push([curve.data.end, last[1]]);
+    return [{ label: "best so far", color: "accent", points: held, step: true, ids: steps.map((s) => s[2]) }];
+  }, [curve.data]);
+  const axis = AXES.find(([value]) => value === x)?.[1] ?? x;
+  return (
+    <Card
+      title="Best so far"
+      aside={!isReport && <Segments label="Axis" value={x} options={AXES} onChange={(v) => setQuery({ x: v === "order" ? null : v })} />}
+    >
+      {curve.error && <p class="problem">{curve.error.message}</p>}
+      {curve.data && !curve.data.steps.length ? (
+        <Empty>
+          No trial counts yet: none is completed at {number(study.epochs)} epochs within the constraints. They appear here as they
+          finish.
+        </Empty>
+      ) : (
+        <Plot
+          label={`Best ${goal?.metric} over ${axis}`}
+          x={axis}
+          y={goal?.metric ?? ""}
+          cloud={cloud}
+          lines={lines}
+          focus={goal?.maximize ? "high" : "low"}
+          onPick={(number) => !isReport && go(address("/architecture", { study: name, number }))}
+        />
+      )}
+      {points.data && (
+        <p class="note" data-points={points.data.count}>
+          {number(points.data.count)} of {number(points.data.matched)} distinct trials that count are drawn.
+        </p>
+      )}
+    </Card>
+  );
+}
+
+function Running({ study, version }: { study: string; version: number }): JSX.Element {
+  const running = useAnswer<{ trials: Row[]; driver: Driver | null }>("/api/running", { study }, version);
+  return (
+    <Card title="Running now">
+      <Answer of={running}>
+        {({ trials, driver }) => (
+          <>
+            {driver && (
+              <p class="note">
+                {driver.alive ? "Driven" : "Was driven"} by process {number(driver.pid)} on {driver.host}
+                {driver.executor && `, executor ${driver.executor}`}
+                {driver.alive ? "" : `, silent for ${duration(driver.silent_seconds)}`}.
+              </p>
+            )}
+            {driver && driver.workers.length > 0 && (
+              <Table
+                caption="Workers"
+                rows={driver.workers as unknown as Row[]}
+                columns={[{ name: "name", title: "worker" }, { name: "host" }, { name: "pid", render: (r) => String(r.pid) }, { name: "gpu" }, { name: "busy", title: "trials" }]}
+              />
+            )}
+            {trials.length ? (
+              <Table
+                caption="Running trials"
+                rows={trials}
+                columns={[
+                  { name: "number", title: "trial", render: (r) => <TrialLink study={study} number={Number(r.number)} /> },
+                  { name: "epochs" },
+                  { name: "running_seconds", title: "for" },
+                  { name: "attempts", title: "start" },
+                  { name: "why" },
+                  { name: "architecture", render: (r) => <code class="long">{r.architecture}</code> },
+                ]}
+              />
+            ) : (
+              <Empty>
+                No trial runs. {driver ? "" : <>To go on with this study: <code>nasplat resume {study}</code></>}
+              </Empty>
+            )}
+          </>
+        )}
+      </Answer>
+    </Card>
+  );
+}
+
+function Failures({ study, version }: { study: string; version: number }): JSX.Element {
+  const failures = useAnswer<{ reasons: Record<string, number>; trials: Row[] }>("/api/failures", { study }, version);
+  return (
+    <Card title="Failures">
+      <Answer of={failures}>
+        {({ reasons, trials }) =>
+          trials.length ? (
+            <>
+              <p class="chips">
+                {Object.entries(reasons).map(([reason, n]) => (
+                  <span key={reason} class="chip">
+                    {reason} <b>{number(n)}</b>
+                  </span>
+                ))}
+              </p>
+              {trials.slice(0, 30).map((trial) => (
+                <details key={String(trial.number)} class="failure">
+                  <summary>
+                    <TrialLink study={study} number={Number(trial.number)} /> <Badge state={String(trial.failure_reason)} />{" "}
+                    {trial.failure_message}
+                  </summary>
+                  <code class="long">{trial.architecture}</code>
+                  <pre>{trial.failure_traceback || "There is no traceback."}</pre>
+                </details>
+              ))}
+              {trials.length > 30 && <p class="note">The latest 30 are shown; all are on the page of trials with the filter state == 'failed'.</p>}
+            </>
+          ) : (
+            <Empty>No trial has failed.</Empty>
+          )
+        }
+      </Answer>
+    </Card>
+  );
+}
+
+function Events({ study, version }: { study: string; version: number }): JSX.Element {
+  const events = useAnswer<{ id: number; at: number; kind: string; detail: Record<string, unknown> }[]>("/api/events", { study }, version);
+  return (
+    <Card title="Events">
+      <Answer of={events}>
+        {(rows) =>
+          rows.length ? (
+            <ol class="events">
+              {rows.slice(0, 40).map((event) => (
+                <li key={event.id}>
+                  <time>{moment(event.at)}</time> <b>{event.kind}</b>{" "}
+                  {Object.entries(event.detail)
+                    .map(([key, value]) => `${key} ${typeof value === "object" ? JSON.stringify(value) : value}`)
+                    .join(", ")}
+                </li>
+              ))}
+            </ol>
+          ) : (
+            <Empty>Nothing has been noted.</Empty>
+          )
+        }
+      </Answer>
+    </Card>
+  );
+}
+
+export function Settings({ config }: { config: Record<string, unknown> }): JSX.Element {
+  return (
+    <Card title="Settings">
+      <dl class="settings">
+        {Object.entries(config)
+          .filter(([, value]) => value !== null && JSON.stringify(value) !== "{}" && JSON.stringify(value) !== "[]")
+          .map(([key, value]) => (
+            <div key={key}>
+              <dt>{key}</dt>
+              <dd>{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>
+            </div>
+          ))}
+      </dl>
+    </Card>
+  );
+}
