@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Self, final, get_args, get_origin
 
@@ -91,7 +91,8 @@ class StudyConfig:
         name: Unique in the store.
         space_options: Options of the space.
         strategy_options: Options of the strategy.
-        objective: Goals such as ``val_accuracy`` or ``min params``; the first ranks where one number is needed.
+        objective: Goals such as ``val_accuracy`` or ``min params``; the first ranks where one number is needed. The
+            default, ``val_accuracy``, means the first metric of a task that has no accuracy.
         constraints: Such as ``params <= 1e6``.
         epochs: Of the study's own fidelity; 0 scores untrained networks.
         data_fraction: Share of the training part.
@@ -161,6 +162,18 @@ class StudyConfig:
         """Goals and constraints as values."""
         goals = tuple(Goal.parse(g) for g in self.objective)
         return Objective(goals, tuple(Constraint.parse(c) for c in self.constraints))
+
+    def suited(self, selected_by: str, available: Container[str]) -> Self:
+        """The settings for a task: the default objective, accuracy, becomes the first metric of a task without it.
+
+        Args:
+            selected_by: The task's first metric.
+            available: Metrics of the study's measurements.
+        """
+        default, first = "val_accuracy", f"val_{selected_by}"
+        if self.objective != (default,) or default in available or first not in available:
+            return self
+        return replace(self, objective=(first,))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON data.

@@ -71,14 +71,15 @@ class Study:
         task: Task | None = None,
         parent: str | None = None,
     ) -> None:
-        self.config = config
         self.store = store
         self.execution = execution or Execution()
-        self.objective = config.parsed_objective()
         self._bench_config = BenchConfig(json.dumps(config.to_json()), self.execution, task)
         bench = set_up(self._bench_config)
         self.space, self.task = bench.space, bench.task
-        self.objective.check_metrics(bench.evaluator.metrics(config.fidelity), test_allowed=config.final)
+        available = bench.evaluator.metrics(config.fidelity)
+        self.config = config = config.suited(self.task.selected_by, available)
+        self.objective = config.parsed_objective()
+        self.objective.check_metrics(available, test_allowed=config.final)
         self._evaluator = bench.evaluator
         self._identities = Identities(bench.evaluator)
         self._strategy = self._make_strategy()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasplat.errors import InvalidInputError
-from nasplat.quality import IGNORED, accuracy, bits_per_byte, cross_entropy
+from nasplat.quality import IGNORED, bits_per_byte, cross_entropy
 from nasplat.task import Arrays, Task
 from nasplat.training.recipe import Recipe
 
@@ -63,7 +63,7 @@ def char_lm(path: str) -> Task:
         valid=partial(sliding, valid, length),
         test=partial(sliding, test, length),
         loss=cross_entropy,
-        metrics={"bits_per_byte": bits_per_byte, "accuracy": accuracy},
+        metrics={"bits_per_byte": bits_per_byte},
         pooled=True,
         recipe=_RECIPE,
     )

@@ -77,7 +77,7 @@ def _task(kind: str, path: str, *, tagged: bool) -> Task:
         valid=partial(encode, valid),
         test=_test(root, tagged, encode) if has_part(root, "test") else None,
         loss=cross_entropy,
-        metrics={"entity_f1": EntityF1(classes), "accuracy": accuracy}
+        metrics={"entity_f1": EntityF1(classes), "tag_accuracy": accuracy}
         if tagged
         else {"accuracy": accuracy, "macro_f1": macro_f1},
         recipe=_RECIPE,
