@@ -47,7 +47,7 @@ class Layer:
             old.in_channels,
             old.out_channels,
             operation.kernel,
-            self.stride,
+            old.stride,
             0 if self.causal else tuple(before for before, _ in padding(operation, causal=False)),
             operation.dilation,
             old.groups,

@@ -50,6 +50,8 @@ class Dash(SearchSpace, WeightSharing):
         kernels: Kernel sizes to choose from; by default the authors'.
         dilations: Likewise.
         input_shape: Of the task's inputs, such as ``[3, 32, 32]``.
+        dense: Whether the task wants an output at every position; to be said where ``input_shape`` is, because
+            backbones keep the maps large then.
         width: Of the backbone; 0 is the published one.
         causal: Whether convolutions over series look back only.
         search_width: Width of the supernet; 0 is the published one.
@@ -70,6 +72,7 @@ class Dash(SearchSpace, WeightSharing):
         kernels: tuple[int, ...] = (),
         dilations: tuple[int, ...] = DILATIONS,
         input_shape: tuple[int, ...] = (),
+        dense: bool = False,
         width: int = 0,
         causal: bool = False,
         search_width: int = 0,
@@ -81,6 +84,7 @@ class Dash(SearchSpace, WeightSharing):
         self._causal = causal
         self.separable, self.merged = separable, merged
         self._input_shape = tuple(input_shape)
+        self._dense = dense
         published = BACKBONES.get(backbone)
         if published is None and ":" not in backbone:
             raise unknown_name("backbone", backbone, BACKBONES)
@@ -96,7 +100,8 @@ class Dash(SearchSpace, WeightSharing):
         self._dilations = tuple(dilations)
         self._check_operations()
         with torch.device("meta"):
-            self.layers = tuple(find_layers(self._network(shape, (2,), search=False), shape))
+            example = self._network(shape, (2, *shape[1:]) if dense else (2,), search=False)
+        self.layers = tuple(find_layers(example, shape))
         if not self.layers:
             raise InvalidInputError(f"backbone {backbone} has no convolution whose kernel could be chosen")
         super().__init__([c for layer in self.layers for c in self._of_layer(layer)], variant=self._told())
@@ -132,7 +137,7 @@ class Dash(SearchSpace, WeightSharing):
         told = [self._backbone_name]
         told += [f"input_shape={'x'.join(map(str, self._input_shape))}"] if self._input_shape else []
         told += [f"width={self._width}"] if self._width else []
-        return ",".join([*told, *(["causal"] if self._causal else [])])
+        return ",".join([*told, *(["dense"] if self._dense else []), *(["causal"] if self._causal else [])])
 
     # Networks ------------------------------------------------------------------------------------------------
 
@@ -191,6 +196,11 @@ class Dash(SearchSpace, WeightSharing):
         if self._input_shape and task.input_shape != self._input_shape:
             raise InvalidArchitectureError(
                 f"this space is for inputs {self._input_shape}, those of task {task.name!r} are {task.input_shape}"
+            )
+        if self._input_shape and self._dense != (len(task.output_shape) > 1):
+            raise InvalidArchitectureError(
+                f"this space is for {'an output at every position' if self._dense else 'one output an input'}, task "
+                f"{task.name!r} wants {task.output_shape}: set dense={str(not self._dense).lower()}"
             )
         looks_back = self._causal or (self.published is not None and self.published.causal)
         if task.causal and not (looks_back or self.published is None):
