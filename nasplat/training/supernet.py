@@ -110,10 +110,13 @@ class Sharing:
         ]
 
     def backward(self, loss: Tensor) -> None:
-        """Replace all gradients, of weights and strengths."""
+        """Replace all gradients, of weights and strengths; those of what was not computed are zero."""
         self.weights_optimizer.zero_grad(set_to_none=True)
         self.strengths_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        for weight in self.supernet.parameters():
+            if weight.grad is None:  # fused SGD does not go together with weights that come and go
+                weight.grad = torch.zeros_like(weight)
 
     def step_weights(self) -> None:
         """Move the weights along their gradients."""

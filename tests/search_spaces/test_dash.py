@@ -8,6 +8,7 @@ from torch import nn
 from nasplat import registry
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
+from nasplat.search_spaces.blocks.mixture import MixtureConv
 from nasplat.search_spaces.blocks.mixture_definition import CausalConv1d, kernel_of
 from nasplat.search_spaces.dash.backbones import BACKBONES
 from nasplat.search_spaces.dash.space import Dash
@@ -263,6 +264,7 @@ def test_one_architecture_of_the_supernet_is_its_network(space: Dash, task: Task
             own[name] = value
     for layer, place in zip(space.layers, places, strict=True):
         mixture = shared.get_submodule(layer.name).conv
+        assert isinstance(mixture, MixtureConv)
         parts = torch.split(mixture.weight, [o.taps for o in mixture.operations])
         kernel = kernel_of(parts[place], mixture.operations[place])
         target = own[f"{layer.name}.weight"].zero_()
@@ -271,6 +273,7 @@ def test_one_architecture_of_the_supernet_is_its_network(space: Dash, task: Task
             border = [t - k for t, k in zip(target.shape[2:], kernel.shape[2:], strict=True)]
         window = [slice(b, b + k) for b, k in zip(border, kernel.shape[2:], strict=True)]
         target[(slice(None), slice(None), *window)] = kernel
+        assert mixture.bias is not None
         own[f"{layer.name}.bias"] = mixture.bias
     network.load_state_dict(own)
     x = torch.randn(2, *task.input_shape)
