@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.mixture            # everything, about 10 minutes
     OMP_NUM_THREADS=1 python -m benchmarks.mixture --quick    # without the authors' slowest rows, about 2 minutes
 
-Four parts: single layers, whole supernet steps (forward, backward, both optimizers), how far the planner's choices
-are from the best, and the two sweeps of the paper's figure, drawn to ``docs/images/mixture-sweep.png``. One thread,
+Four parts: whole supernet steps (forward, backward, both optimizers), the two sweeps of the paper's figure (drawn to
+``docs/images/mixture-sweep.png``), single layers, and how far the planner's choices are from the best. One thread,
 the process's CPU time, contenders in turns, medians; before anything is timed, all are compared with the definition.
 A contender whose step takes longer than ``--cutoff`` seconds is measured by that one step (marked *).
 """
@@ -60,13 +60,15 @@ class Timer:
     Attributes:
         rounds: Steps of each after one that is not counted.
         cutoff: Seconds of a step from which that one step is all.
+        summary: Of the steps' seconds.
     """
 
     rounds: int
     cutoff: float
+    summary: Callable[[Sequence[float]], float] = median
 
     def run(self, steps: Mapping[str, Callable[[], object]]) -> dict[str, tuple[float, bool]]:
-        """Median CPU seconds of a step of each, and whether it is of several steps."""
+        """CPU seconds of a step of each, and whether several were made."""
         seen: dict[str, list[float]] = {name: [] for name in steps}
         for turn in range(self.rounds + 1):
             for name, step in steps.items():
@@ -75,7 +77,7 @@ class Timer:
                 begin = time.process_time()
                 step()
                 seen[name].append(time.process_time() - begin)
-        return {name: (median(own[1:] or own), len(own) > 1) for name, own in seen.items()}
+        return {name: (self.summary(own[1:] or own), len(own) > 1) for name, own in seen.items()}
 
 
 def compare(layer: Layer, size: tuple[int, ...]) -> None:
@@ -189,6 +191,7 @@ def supernets(timer: Timer, quick: bool) -> None:
 def regrets(timer: Timer, quick: bool) -> None:
     """How much slower the planner's choice is than the best candidate, measured anew."""
     print("\n| layer | chosen | best of a second measurement | regret |\n|---|---|---|---|")
+    timer = Timer(2 * timer.rounds, timer.cutoff, min)  # differences of a few percent: what disturbs only adds
     worst = 0.0
     for depthwise in (False, True):
         for batch, channels, size, kernels in LAYERS:
@@ -267,7 +270,7 @@ def draw(panels: Sequence[tuple[str, list[int], list[dict[str, tuple[float, bool
 
 def main() -> None:
     """The chosen parts."""
-    parts = {"layers": layers, "supernets": supernets, "regret": regrets, "sweep": sweeps}
+    parts = {"supernets": supernets, "sweep": sweeps, "layers": layers, "regret": regrets}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, rows and points")
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
