@@ -12,14 +12,15 @@ from nasplat.search_spaces.blocks.traits import Traits
 
 
 def hyper_positions(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
-    """The position table ``(length, dim)`` of the authors' code: positions from 1 on, frequencies squared.
+    """The position table ``(length, dim)`` of the authors' code: positions from 1 on, a frequency a feature.
 
-    Where Vaswani et al. divide by ``10000^(2i/d)``, this divides by ``10000^(4i/d)``.
+    Feature f has the frequency ``10000^(-2f/d)``, sine where f is even and cosine where it is odd; in Vaswani et al. 2017
+    two neighbours share ``10000^(-f/d)``.
     """
     position = torch.arange(1, length + 1, device=device, dtype=torch.float32)[:, None]
-    even = torch.arange(0, dim, 2, device=device, dtype=torch.float32)
-    angle = position * torch.exp(-math.log(10_000.0) * 2 * even / dim)
-    return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)[:, :dim]
+    feature = torch.arange(dim, device=device)
+    angle = position * torch.exp(-math.log(10_000.0) * 2 * feature / dim)
+    return torch.where(feature % 2 == 0, angle.sin(), angle.cos())
 
 
 @final
