@@ -95,14 +95,20 @@ class MixtureConv(nn.Module):
         """``(B, C_in, *n)`` to ``(B, C_out, *ceil(n / stride))``."""
         self._check(x, coefficients)
         device = x.device.type
-        if torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))
+        if x.is_meta or not torch.is_autocast_enabled(device):
+            return self._apply_to(x, coefficients)
         with torch.autocast(device, enabled=False):
-            problem = problem_of(self._mixture, tuple(x.shape[2:]))
-            name = plan(problem, x) if self.formulation == "auto" else named(self.formulation, problem, x.device)
-            weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-            y = FORMULATIONS[name].apply(x, weight, coefficients, problem)
-            return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.ndim - 2))
+            return self._apply_to(x.to(torch.get_autocast_dtype(device)), coefficients)
+
+    def _apply_to(self, x: Tensor, coefficients: Tensor) -> Tensor:
+        problem = problem_of(self._mixture, tuple(x.shape[2:]))
+        if self.formulation == "auto" or x.is_meta:
+            name = plan(problem, x)
+        else:
+            name = named(self.formulation, problem, x.device)
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        y = FORMULATIONS[name].apply(x, weight, coefficients, problem)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.ndim - 2))
 
     def _check(self, x: Tensor, coefficients: Tensor) -> None:
         dims = len(self.stride)

@@ -130,7 +130,7 @@ def candidates(problem: Problem, device: torch.device) -> tuple[str, ...]:
 
 def plan(problem: Problem, x: Tensor) -> str:
     """The name of the formulation that is the fastest for a problem on inputs such as ``x`` ``(B, C_in, *n)``."""
-    if torch.are_deterministic_algorithms_enabled():
+    if torch.are_deterministic_algorithms_enabled() or x.device.type not in ("cpu", "cuda"):
         return rule(problem, x.device)
     key = (problem, len(x), x.dtype, x.requires_grad, x.device, torch.get_num_threads())
     if key not in _PLANS:
@@ -144,6 +144,8 @@ _PLANS: dict[object, str] = {}
 
 def rule(problem: Problem, device: torch.device) -> str:
     """What decides without a clock: from the times of one kind of machine, so a good choice and not always the best."""
+    if device.type == "meta":  # shapes and counts are asked for
+        return "merged"
     able = candidates(problem, device)
     dims, longest = len(problem.size), max(n + p for n, p in zip(problem.size, problem.reach, strict=True))
     if "native" in able and problem.mixture.in_channels // problem.mixture.groups <= 4:

@@ -7,6 +7,7 @@ with a pitch that shifts each row.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ def _diagonals(problem: Problem, device: torch.device) -> tuple[Tensor, Tensor]:
         entry = (entry[:, None, :, None] * width + own[:, None, :]).reshape(entry.shape[0] * m, entry.shape[1] * n)
         offset = offset * width + torch.tensor([o[axis] + low for o in problem.offsets])
     return entry.flatten().to(device), offset.to(device)
+
+
+def _box(problem: Problem) -> int:
+    """How many diagonals there are."""
+    axes = zip(problem.size, problem.out_size, problem.mixture.stride, strict=True)
+    return prod(n + s * (m - 1) for n, m, s in axes)
 
 
 def _sum_diagonals(matrix: Tensor, problem: Problem) -> Tensor:
@@ -60,7 +67,7 @@ class _Toeplitz(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, problem: Problem) -> Tensor:
         entry, offset = _diagonals(problem, x.device)
         batch, channels = x.shape[:2]
-        box = x.new_zeros(channels, int(entry.max()) + 1)
+        box = x.new_zeros(channels, _box(problem))
         box[:, offset] = kernel.t()
         flat = x.flatten(2).transpose(0, 1)  # (C, B, n)
         matrix = box[:, entry].view(channels, -1, flat.shape[2])

@@ -132,6 +132,12 @@ def test_automatic_precision() -> None:
     assert float((made.float() - layer(x, coefficients)).detach().norm() / made.detach().float().norm()) < 0.02
 
 
+def test_shapes_can_be_asked_for_without_data() -> None:
+    with torch.device("meta"):
+        layer = MixtureConv(3, 8, operations([3, 9], [1, 15], 2), stride=(2, 3))
+        assert layer(torch.empty(5, 3, 17, 9), torch.empty(4)).shape == (5, 8, 9, 3)
+
+
 def test_a_copy_is_another_layer() -> None:
     layer = MixtureConv(2, 2, operations([3], [1], 1))
     other = copy.deepcopy(layer)
