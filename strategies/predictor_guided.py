@@ -5,15 +5,22 @@ architectures; as in Ru et al. (NAS-BOWL, ICLR 2021), a Gaussian process predict
 differs: the predictor (``nasplat.strategies.predictors``) needs nothing of a space but its choices and its drawing,
 losses are seen through their ranks, crossovers and fresh samples stand beside mutants, any number of proposals may be
 in flight, and isomorphic architectures are never proposed twice.
+
+Where the predictor promises nothing any more and the last trials brought nothing, the search starts again from random
+architectures and forgets what it was told, as trust regions do in Eriksson et al. (TuRBO, NeurIPS 2019). Either the
+predictor is right, then nothing is lost; or it has seen so much of one basin that it is sure too early of what lies
+outside: where searches stayed in the second best basin, it put the optimum five standard deviations away.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from nasplat.architecture import Architecture
 from nasplat.errors import InvalidInputError
@@ -30,6 +37,10 @@ _MOST_PENDING = 100
 """Proposals in flight, the latest ones, that it takes into account."""
 _GROWTH = 1.1
 """The predictor's own parameters are fitted again once there are this many times as many measurements."""
+_NOTHING_LEFT = 1e-3
+"""Expected improvement, in units of the losses' normal scores, below which a candidate promises nothing."""
+_PATIENCE = 40
+"""Trials without a new best one after which it is believed that nothing is left."""
 _REDRAWS = 20
 
 
@@ -86,6 +97,10 @@ class PredictorGuided(Strategy):
         self._told: dict[str, _Told] = {}
         self._measured = 0
         self._fitted_to = 0
+        self._unguided = initial
+        self._since = 0
+        self._lowest = math.inf
+        self._in_vain = 0
         self._describer = Describer(context.space)
         self._predictor = Predictor()
 
@@ -95,7 +110,7 @@ class PredictorGuided(Strategy):
             return Proposal(self._context.space.sample(rng), UNTRAINED)
         if self._scores_told < self._pool:
             return None
-        chosen = self._first(number - self._pool, rng)
+        chosen = self._chosen(number, rng)
         self._asked.add(chosen.architecture.fingerprint)
         self._pending[number] = chosen.architecture
         return Proposal(chosen.architecture, self._context.fidelity, parents=chosen.parents, why=chosen.why)
@@ -108,18 +123,35 @@ class PredictorGuided(Strategy):
                 self._scored.append(trial)
             return
         architecture = self._pending.pop(trial.number)
-        if architecture.fingerprint not in self._told:
+        if trial.number >= self._since and architecture.fingerprint not in self._told:
             loss = self._context.objective.losses(trial.measurement)[0] if trial.measurement else math.inf
             self._told[architecture.fingerprint] = _Told(architecture, loss, trial.number)
             self._measured += loss < math.inf
+            self._in_vain = 0 if loss < self._lowest else self._in_vain + 1
+            self._lowest = min(loss, self._lowest)
 
-    def _first(self, place: int, rng: np.random.Generator) -> _Candidate:
+    def _chosen(self, number: int, rng: np.random.Generator) -> _Candidate:
+        place = number - self._pool
         if place < min(self._initial, len(self._scored)):
+            self._unguided -= 1
             best = by_score(self._context, self._scored)[place]
             return _Candidate(best.proposal.architecture, (best.number,), "promoted")
-        if place < self._initial or self._measured < max(2, self._initial // 2):
-            return self._sampled(rng)
-        return self._guided(rng)
+        if self._unguided <= 0 and self._measured >= max(2, self._initial // 2):
+            with _blas().limit(limits=1, user_api="blas"):
+                guided = self._guided(rng)
+            if guided is not None:
+                return guided
+            self._start_again(number)
+        self._unguided -= 1
+        return self._sampled(rng)
+
+    def _start_again(self, number: int) -> None:
+        """Forget what was told, and what is in flight; what was asked for is still not asked for again."""
+        self._since = number
+        self._told.clear()
+        self._measured = self._fitted_to = self._in_vain = 0
+        self._lowest = math.inf
+        self._unguided = self._initial
 
     def _sampled(self, rng: np.random.Generator) -> _Candidate:
         """A sample, drawn again a few times where it was asked for before; a repeat costs a study nothing."""
@@ -130,11 +162,12 @@ class PredictorGuided(Strategy):
             architecture = self._context.space.sample(rng)
         return _Candidate(architecture, (), "sampled")
 
-    def _guided(self, rng: np.random.Generator) -> _Candidate:
+    def _guided(self, rng: np.random.Generator) -> _Candidate | None:
+        """The candidate with the largest expected improvement; None where there is none, or nothing is left to find."""
         told = self._learned_from()
         candidates = self._drawn([t for t in told[:_ELITE] if t.loss < math.inf], rng)
         if not candidates:
-            return self._sampled(rng)
+            return None
         describe = self._describer.describe
         descriptions, targets = [describe(t.architecture) for t in told], normal_scores([t.loss for t in told])
         if len(self._told) >= _GROWTH * self._fitted_to:
@@ -145,6 +178,8 @@ class PredictorGuided(Strategy):
         improvement = expected_improvement(
             *posterior.predict([describe(c.architecture) for c in candidates]), posterior.lowest
         )
+        if improvement.max() < _NOTHING_LEFT and self._in_vain >= _PATIENCE:
+            return None
         # Rounded, so that the first of equals wins whatever the rounding errors of this processor.
         return candidates[int(np.argmax(np.round(improvement / max(improvement.max(), 1e-300), 9)))]
 
@@ -183,3 +218,9 @@ def expected_improvement(mean: NDArray[np.float64], deviation: NDArray[np.float6
     """By how much normal variables are expected to fall below a value (Jones, Schonlau & Welch 1998, eq. 15)."""
     z = (best - mean) / deviation
     return np.asarray(deviation * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """More than one thread only costs time on matrices of a few hundred rows: eight times as much on two busy cores."""
+    return ThreadpoolController()
