@@ -1,13 +1,13 @@
 """Which formulation of a mixture is the fastest here: each candidate is timed once, and the answer is kept on disk.
 
-A plan belongs to a layer, the size and number of its maps, the data type, the device and the number of threads. The
-first time that one is asked for, every candidate makes a few steps (forward and backward, in turns, on numbers of the
-planner's own, so that no random stream of the caller moves); those that fall far behind are not tried again. The
-times lie in the cache folder (``nasplat.cache``), and deleting them is safe.
+A plan belongs to a layer, the size of its maps, their number to a power of two, the data type, the device and the
+number of threads. The first time that one is asked for, every candidate makes a few steps (forward and backward, in
+turns, on numbers of the planner's own, so that no random stream of the caller moves); those that fall far behind are
+not tried again. The times lie in the cache folder (``nasplat.cache``), and deleting them is safe.
 
 The formulations are equal but for rounding, so a run repeats to the bit only with the same plans: on one machine it
-does as long as the cache is kept; elsewhere, name the formulation (``MixtureConv(formulation=...)``). Where
-torch is told to be deterministic, a fixed rule decides instead of the clock.
+does as long as the cache is kept; elsewhere, name the formulation (``MixtureConv(formulation=...)``). Where torch is
+told to be deterministic, a fixed rule decides instead of the clock.
 """
 
 import hashlib
@@ -132,7 +132,7 @@ def plan(problem: Problem, x: Tensor) -> str:
     """The name of the formulation that is the fastest for a problem on inputs such as ``x`` ``(B, C_in, *n)``."""
     if torch.are_deterministic_algorithms_enabled() or x.device.type not in ("cpu", "cuda"):
         return rule(problem, x.device)
-    key = (problem, len(x), x.dtype, x.requires_grad, x.device, torch.get_num_threads())
+    key = (problem, _scale(x), x.dtype, _wants_gradient(x), x.device, torch.get_num_threads())
     if key not in _PLANS:
         seconds = times(problem, x)
         _PLANS[key] = min(seconds, key=seconds.__getitem__)
@@ -140,6 +140,16 @@ def plan(problem: Problem, x: Tensor) -> str:
 
 
 _PLANS: dict[object, str] = {}
+
+
+def _scale(x: Tensor) -> int:
+    """The batch to the next power of two, as its exponent: an epoch's last batch needs no plan of its own."""
+    return (len(x) - 1).bit_length()
+
+
+def _wants_gradient(x: Tensor) -> bool:
+    """Whether a step of training computes the gradient of such an input; evaluation goes by the plan of training."""
+    return x.requires_grad or not torch.is_grad_enabled()
 
 
 def rule(problem: Problem, device: torch.device) -> str:
@@ -169,8 +179,8 @@ def times(problem: Problem, x: Tensor) -> dict[str, float]:
         "version": [_VERSION, torch.__version__],
         "mixture": asdict(problem.mixture),
         "size": problem.size,
-        "batch": len(x),
-        "input_gradient": x.requires_grad,
+        "batch": _scale(x),
+        "input_gradient": _wants_gradient(x),
         "dtype": str(x.dtype),
         "device": [x.device.type, platform.node(), place],
         "threads": torch.get_num_threads(),
@@ -192,7 +202,7 @@ def _measure(problem: Problem, x: Tensor, able: tuple[str, ...]) -> NDArray[np.f
         made = torch.randn(shape, generator=source, device=x.device).to(dtype)
         return made.requires_grad_(gradient)
 
-    data = numbers(*x.shape, gradient=x.requires_grad)
+    data = numbers(*x.shape, gradient=_wants_gradient(x))
     taps = sum(o.taps for o in mixture.operations)
     weight = numbers(
         taps,

@@ -54,6 +54,14 @@ def test_other_problems_have_times_of_their_own(cache: Path) -> None:
     assert len(list(cache.iterdir())) == 5
 
 
+def test_evaluation_and_last_batches_go_by_the_plan_of_training(cache: Path) -> None:
+    own = small()
+    plan(own, inputs(own, batch=64))
+    with torch.no_grad():
+        plan(own, inputs(own, batch=37).detach())
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_timing_draws_nothing_from_the_caller_s_random_numbers() -> None:
     own = small()
     before = torch.random.get_rng_state()
