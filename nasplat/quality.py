@@ -93,7 +93,7 @@ class BinaryCrossEntropy:
 
 
 def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
-    """Mean of the labels' average precision, ``(N, K)``; labels that no example has are left out."""
+    """Mean of the labels' average precision, ``(N, K, *)``; labels that no example has are left out."""
     from sklearn.metrics import average_precision_score
 
     scores, truth = _judged_labels(outputs, targets, both=False)
@@ -101,7 +101,7 @@ def mean_average_precision(outputs: Tensor, targets: Tensor) -> float:
 
 
 def mean_auroc(outputs: Tensor, targets: Tensor) -> float:
-    """Mean of the labels' areas under the ROC curve, ``(N, K)``; labels that none or all examples have are left out."""
+    """Mean of the labels' areas under the ROC curve, ``(N, K, *)``, without labels that none or all have."""
     from sklearn.metrics import roc_auc_score
 
     scores, truth = _judged_labels(outputs, targets, both=True)
@@ -109,11 +109,16 @@ def mean_auroc(outputs: Tensor, targets: Tensor) -> float:
 
 
 def _judged_labels(outputs: Tensor, targets: Tensor, *, both: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-    truth = targets.numpy() > 0.5
+    """Scores and truth ``(N, K)`` of the labels that can be judged; positions count as examples."""
+    truth = _rows(targets) > 0.5
     judged = truth.any(0) & ~(truth.all(0) & both)
     if not judged.any():
         raise InvalidInputError("none of the labels occurs in this part as the metric needs it; take a larger part")
-    return outputs.numpy()[:, judged], truth[:, judged]
+    return _rows(outputs)[:, judged], truth[:, judged]
+
+
+def _rows(values: Tensor) -> NDArray[Any]:
+    return values.movedim(1, -1).reshape(-1, values.shape[1]).numpy()
 
 
 # Real numbers --------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def _read(file: Path, columns: tuple[str, ...]) -> _Table:
 
 
 def _calendar(times: pd.DatetimeIndex) -> NDArray[np.float64]:
-    features = [times.hour / 23, times.dayofweek / 6, (times.day - 1) / 30, (times.dayofyear - 1) / 365]
+    features = [times.hour / 23, times.day_of_week / 6, (times.day - 1) / 30, (times.day_of_year - 1) / 365]
     if (times[1:] - times[:-1]).min() < pd.Timedelta(hours=1):
         features.insert(0, times.minute / 59)
     return np.stack([np.asarray(feature, dtype=np.float64) for feature in features]) - 0.5
