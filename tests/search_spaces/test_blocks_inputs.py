@@ -35,18 +35,8 @@ from nasplat.task import Task
 
 WORDS = ["<pad>", "hello", "the", "cats", "Boston", "a", "playlist", "playlists", "restaurant"]
 SIMILAR = [
-    "playlist",
-    "playlists",
-    "playing",
-    "player",
-    "restaurant",
-    "restaurants",
-    "reservation",
-    "reserve",
-    "tomorrow",
-    "tomorow",
-    "weather",
-    "whether",
+    *("playlist", "playlists", "playing", "player", "restaurant", "restaurants"),
+    *("reservation", "reserve", "tomorrow", "tomorow", "weather", "whether"),
 ]
 
 

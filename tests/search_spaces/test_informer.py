@@ -1,0 +1,160 @@
+"""Informer: published sizes, what each part of the series is used for, and which tasks it takes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nasplat.counting import count
+from nasplat.errors import InvalidInputError
+from nasplat.search_spaces.blocks.resampling import DistillingConvolution
+from nasplat.search_spaces.informer.network import InformerConfig, InformerNetwork, Series
+from nasplat.search_spaces.informer.space import Informer, config_of, series_of
+from nasplat.seeding import torch_seed
+from nasplat.task import Task
+
+SPACE = Informer()
+SMALL = {"dim": 32, "heads": 2, "ratio": 2, "dropout": 0.0}
+
+
+def forecast(variables: int = 7, lookback: int = 96, horizon: int = 24, calendar: int = 4) -> Task:
+    steps = lookback + horizon if calendar else lookback
+    shape = (variables, horizon)
+    return Task(
+        "series",
+        input_shape=(variables + calendar, steps),
+        output_shape=shape,
+        target_shape=shape,
+        real=True,
+        calendar=calendar,
+    )
+
+
+def built(task: Task, **changes: object) -> InformerNetwork:
+    values = {**SPACE.references["etth1-24"], **SMALL, **changes}
+    with torch_seed(0):
+        network = SPACE.build(SPACE.architecture(values), task).eval()  # type: ignore[arg-type]
+    assert isinstance(network, InformerNetwork)
+    return network
+
+
+def inputs(task: Task, batch: int = 2) -> Tensor:
+    """As the task gives them: of the future only the calendar is known."""
+    x = torch.randn(batch, *task.input_shape, generator=torch.Generator().manual_seed(0))
+    if task.calendar:
+        x[:, : -task.calendar, -task.output_shape[1] :] = 0
+    return x
+
+
+@pytest.mark.parametrize(
+    ("data", "horizons", "variables", "params", "undistilled"),
+    [
+        ("etth1", (24, 48, 168, 336, 720), 7, 11_330_055, 10_542_087),
+        ("etth1-s", (24, 48, 168, 336, 720), 1, 11_308_545, 10_520_577),
+        ("etth2", (24, 48), 7, 11_330_055, 10_542_087),
+        ("etth2", (168, 336, 720), 7, 19_474_439, 17_898_503),
+        ("etth2-s", (24, 48, 168), 1, 11_308_545, 10_520_577),
+        ("ettm1", (24, 48, 96, 288, 672), 7, 11_330_055, 10_542_087),
+        ("ettm1-s", (24, 48, 96, 288, 672), 1, 11_308_545, 10_520_577),
+        ("stack", (), 7, 29_721_607, None),
+    ],
+)
+def test_published_sizes(
+    data: str, horizons: tuple[int, ...], variables: int, params: int, undistilled: int | None
+) -> None:
+    """The same for all horizons, as nothing but the two embeddings and the head depends on the series."""
+    for horizon in horizons or (24,):
+        architecture = SPACE.parse(f"{data}-{horizon}" if horizons else data)
+        task = forecast(variables, horizon=horizon)
+        assert count(SPACE, architecture, task).params == params
+        if undistilled is not None and horizon == (horizons or (24,))[0]:
+            plain = {n: "no" if n.startswith("distil") else v for n, v in architecture.values}
+            assert count(SPACE, SPACE.architecture(plain), task).params == undistilled
+
+
+def test_references_are_those_of_the_scripts() -> None:
+    found = {name: config_of(SPACE.parse(name).chosen) for name in SPACE.references}
+    assert (found["etth1-24"].lookback, found["etth1-24"].start, found["etth1-24"].factor) == (48, 48, 3)
+    assert (found["etth1-720"].lookback, found["etth1-720"].start, found["etth1-720"].factor) == (336, 336, 5)
+    assert (found["etth2-720"].lookback, found["etth2-720"].decoder_layers) == (720, 2)
+    assert (found["ettm1-24"].lookback, found["ettm1-24"].start) == (672, 96)
+    assert (found["etth1-s-24"].lookback, found["etth1-s-24"].start) == (720, 168)
+    assert len(found) == 31
+
+
+@pytest.mark.parametrize("calendar", [0, 4])
+@pytest.mark.parametrize("lookback", [33, 96])
+def test_series_become_forecasts(calendar: int, lookback: int) -> None:
+    task = forecast(3, lookback, 20, calendar)
+    network = built(task)
+    assert (network.lookback, network.start) == (min(48, lookback), min(48, lookback))
+    assert network(inputs(task)).shape == (2, 3, 20)
+
+
+def test_the_future_is_its_calendar() -> None:
+    task = forecast(3, 60, 12)
+    network, x = built(task), inputs(task)
+    leaked = x.clone()
+    leaked[:, :3, 60:] = 5.0  # whatever stands there is not read
+    assert torch.equal(network(leaked), network(x))
+    other = x.clone()
+    other[:, 3:, 60:] += 1.0
+    assert (network(other) - network(x)).abs().max() > 1e-4
+
+
+def test_only_the_last_steps_are_seen() -> None:
+    task = forecast(3, 60, 12)
+    network, x = built(task, lookback=24, start=48), inputs(task)
+    for step, seen in ((11, False), (12, True), (59, True)):  # the decoder starts 48 steps back
+        other = x.clone()
+        other[:, :, step] += 3.0
+        assert bool((network(other) != network(x)).any()) == seen
+
+
+def test_distilling_halves_what_the_decoder_attends_to() -> None:
+    config = InformerConfig(
+        dim=16, heads=2, hidden=32, encoder=("prob", "full", "prob"), distilled=(True, True), lookback=97, start=24
+    )
+    for stacks, length in ((1, 25), (2, 25 + 24), (3, 25 + 24 + 24)):  # 97 → 49 → 25, 48 → 24, 24
+        with torch_seed(0):
+            changed = InformerConfig(
+                **{**{n: getattr(config, n) for n in config.__dataclass_fields__}, "stacks": stacks}
+            )
+            network = InformerNetwork(changed, Series(2, 0, 97, 2, 6)).eval()
+        tokens = torch.zeros(1, 97, 16)
+        seen = [encoder(tokens[:, -(97 >> number) :]).shape[1] for number, encoder in enumerate(network.encoders)]
+        assert sum(seen) == length
+        with torch.no_grad():
+            assert network(torch.zeros(1, 2, 97)).shape == (1, 2, 6)
+
+
+def test_only_chosen_gaps_are_distilled() -> None:
+    task = forecast(3, 60, 12)
+    values = {"encoder_layers": 3, "attention2": "full", "attention3": "prob", "distil1": "no", "distil2": "yes"}
+    network = built(task, **values)
+    gaps = [type(gap) for gap in network.get_submodule("encoders.0.distilling").children()]
+    assert gaps == [nn.Identity, DistillingConvolution]
+
+
+def test_a_factor_without_sparse_attention_is_no_choice() -> None:
+    full = {"attention1": "full", "attention2": "full", "decoder_attention": "full"}
+    one, other = (
+        SPACE.architecture({**SPACE.references["etth1-24"], **full, "factor": factor}).fingerprint for factor in (3, 5)
+    )
+    assert one == other
+    sparse = (SPACE.architecture({**SPACE.references["etth1-24"], "factor": factor}).fingerprint for factor in (3, 5))
+    assert len(set(sparse)) == 2
+
+
+def test_evaluation_is_repeatable_although_keys_are_drawn() -> None:
+    task = forecast(3, 60, 12)
+    network, x = built(task, factor=1), inputs(task)
+    assert torch.equal(network(x), network(x))
+
+
+def test_only_forecasts_are_taken() -> None:
+    assert series_of(forecast(7, 96, 24)) == Series(7, 4, 96, 7, 24)
+    assert series_of(forecast(7, 96, 24, calendar=0)) == Series(7, 0, 96, 7, 24)
+    with pytest.raises(InvalidInputError, match=r"informer takes series .* outputs \(3,\) of classes"):
+        SPACE.check(Task("crops", input_shape=(1, 46), outputs=3))
+    with pytest.raises(InvalidInputError, match=r"informer takes series .* inputs \(3, 8, 8\)"):
+        SPACE.build(SPACE.parse("etth1-24"), Task("images", input_shape=(3, 8, 8), outputs=2))
