@@ -36,6 +36,7 @@ class News:
         self._listeners: dict[asyncio.Queue[str], str | None] = {}
         self._task: asyncio.Task[None] | None = None
         self._last: dict[str | None, str] = {}
+        self._reading = False  # whether studies are still being read for the first time
 
     @property
     def full(self) -> bool:
@@ -75,7 +76,7 @@ class News:
         try:
             while self._listeners:
                 wanted, now = set(self._listeners.values()), time.monotonic()
-                news = await run_in_threadpool(changed) or not wanted <= self._last.keys()
+                news = await run_in_threadpool(changed) or self._reading or not wanted <= self._last.keys()
                 if news or now > looked_at + _IDLE_SECONDS:
                     looked_at = now
                     for study in wanted:
@@ -103,7 +104,9 @@ class News:
         database = self._context.database
         drivers = details.drivers(database)
         if study is None:
-            return {"studies": overview.studies(self._context)}
+            rows = overview.studies(self._context)
+            self._reading = any(row["summary"] is None for row in rows)
+            return {"studies": rows}
         frame = self._context.frames.named(study)
         facts = overview.facts(frame.study, drivers.get(frame.study.id))
         return {"study": {**facts, "summary": overview.summary(frame)}}

@@ -12,7 +12,7 @@ export default defineConfig({
     cssCodeSplit: false,
     target: "es2022",
     rollupOptions: {
-      output: { entryFileNames: "app.js", assetFileNames: "[name][extname]", inlineDynamicImports: true },
+      output: { entryFileNames: "app.js", assetFileNames: "[name][extname]", codeSplitting: false },
     },
   },
   server: { proxy: { "/api": "http://127.0.0.1:8080" } },

@@ -21,6 +21,7 @@ const UNITS: [number, string][] = [
 export function compact(value: number): string {
   const size = Math.abs(value);
   for (const [unit, letter] of UNITS) if (size >= unit) return `${Number((value / unit).toPrecision(3))}${letter}`;
+  if (size > 0 && size < 1e-3) return Number(value.toPrecision(3)).toExponential();
   return number(Number(value.toPrecision(4)));
 }
 

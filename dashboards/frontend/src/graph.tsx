@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import type { Graph } from "./types";
 
 const LINE = 30;
-const COLUMN = 190;
+const COLUMN = 224;
 const ROW = 92;
 
 export function Drawing({ graph }: { graph: Graph }): JSX.Element {

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Parallel } from "./types";
 import { number } from "./format";
 
-const EDGE = { left: 30, right: 30, top: 34, bottom: 16 };
+const EDGE = { left: 58, right: 58, top: 34, bottom: 16 };
 const HEIGHT = 420;
 
 export function ParallelPlot({ data }: { data: Parallel }): JSX.Element {
@@ -96,7 +96,7 @@ function paint(canvas: HTMLCanvasElement, data: Parallel, kept: Record<number, n
     const chosen = data.rows[row]!;
     if (rank[row]! < 1 - share || Object.entries(kept).some(([choice, option]) => chosen[Number(choice)] !== option)) continue;
     context.strokeStyle = shade(rank[row]!);
-    context.globalAlpha = 0.15 + 0.5 * rank[row]! ** 2;
+    context.globalAlpha = (data.rows.length < 400 ? 0.35 : 0.12) + 0.55 * rank[row]! ** 2;
     // Lines of one option are spread a little, so that many do not look like one.
     const spread = ((row * 2654435761) % 1000) / 1000 - 0.5;
     context.beginPath();

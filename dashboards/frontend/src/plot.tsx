@@ -17,8 +17,8 @@ export interface Line {
   label: string;
   color: string;
   points: [number, number][];
-  /** Holds its value until the next point, as a best so far does. */
-  step?: boolean;
+  /** Stairs: "after" holds a value until the next point, as a best so far does; "before" takes the next one at once. */
+  step?: "after" | "before";
   dots?: boolean;
   ids?: number[];
   dashed?: boolean;
@@ -45,7 +45,7 @@ interface PlotProps {
   describe?: (id: number) => string;
 }
 
-const EDGE = { left: 64, right: 14, top: 10, bottom: 40 };
+const EDGE = { left: 72, right: 14, top: 10, bottom: 40 };
 const REACH = 14;
 
 interface Hit {
@@ -211,7 +211,7 @@ class Drawing {
     context.textBaseline = "bottom";
     context.fillText(x, this.width - EDGE.right, this.height - 2);
     context.save();
-    context.translate(12, EDGE.top);
+    context.translate(9, EDGE.top);
     context.rotate(-Math.PI / 2);
     context.textAlign = "right";
     context.textBaseline = "middle";
@@ -233,7 +233,8 @@ class Drawing {
       const before = places[i - 1];
       if (!before) context.moveTo(x, y);
       else {
-        if (line.step) context.lineTo(x, before[1]);
+        if (line.step === "after") context.lineTo(x, before[1]);
+        if (line.step === "before") context.lineTo(before[0], y);
         context.lineTo(x, y);
       }
     });
@@ -253,12 +254,19 @@ class Drawing {
     context.fillStyle = color;
     context.globalAlpha = 0.16;
     context.beginPath();
-    band.points.forEach(([x, low], i) => {
-      const at: [number, number] = [this.toX(x, xLog), this.toY(low, yLog)];
-      if (i) context.lineTo(...at);
-      else context.moveTo(...at);
+    // Stairs, as the lines in them: there along the lower edge, and back along the upper one.
+    const at = (i: number, edge: 1 | 2): [number, number] => [this.toX(band.points[i]![0], xLog), this.toY(band.points[i]![edge], yLog)];
+    band.points.forEach((_, i) => {
+      if (!i) context.moveTo(...at(0, 1));
+      else {
+        context.lineTo(at(i, 1)[0], at(i - 1, 1)[1]);
+        context.lineTo(...at(i, 1));
+      }
     });
-    for (const [x, , high] of [...band.points].reverse()) context.lineTo(this.toX(x, xLog), this.toY(high, yLog));
+    for (let i = band.points.length - 1; i >= 0; i--) {
+      context.lineTo(...at(i, 2));
+      if (i) context.lineTo(at(i, 2)[0], at(i - 1, 2)[1]);
+    }
     context.fill();
     context.globalAlpha = 1;
   }

@@ -38,8 +38,8 @@ export function Detail({ study, data }: { study: string; data: ArchitectureDetai
         <Stat label="State" value={<Badge state={String(trial.state)} />} note={trial.saved ? "known before, not paid" : duration(trial.seconds as number | null)} />
         <Stat label="Parameters" value={data.counts.params === undefined ? "–" : compact(data.counts.params)} note={data.counts.params !== undefined && number(data.counts.params)} />
         <Stat label="FLOPs" value={data.counts.flops === undefined ? "–" : compact(data.counts.flops)} note="a forward pass of one example" />
-        {trial.metrics.slice(0, 4).map((m) => (
-          <Stat key={m.name} label={m.name} value={number(m.value)} note={`${m.role} data`} />
+        {trial.metrics.filter((m) => !(m.name in data.counts)).slice(0, 4).map((m) => (
+          <Stat key={m.name} label={m.name} value={number(m.value)} note={m.role === "none" ? null : `${m.role} data`} />
         ))}
         <Stat label="Proposed" value={String(trial.why)} note={moment(trial.asked_at as number)} />
       </dl>
@@ -49,7 +49,7 @@ export function Detail({ study, data }: { study: string; data: ArchitectureDetai
           <pre>{trial.failure_traceback || "There is no traceback."}</pre>
         </Card>
       )}
-      <div class="columns">
+      <div class="columns wide-first">
         <Card title="Drawing" class="drawing">
           {data.graph ? <Drawing graph={data.graph} /> : <Empty>{data.not_drawn}</Empty>}
           <p class="note">

@@ -90,7 +90,7 @@ export function LineageCards({ study }: { study: string }): JSX.Element {
         );
         const effects = [
           { name: "n", title: "mutations" },
-          { name: "mean", title: `mean gain in ${data.goal.metric}`, render: (r: Row) => `${number(r.mean)} [${number(r.low)}, ${number(r.high)}]` },
+          { name: "mean", title: `mean gain in ${data.goal.metric}`, render: (r: Row) => (r.low === null ? number(r.mean) : `${number(r.mean)} [${number(r.low)}, ${number(r.high)}]`) },
           { name: "interval", title: "95 % interval", render: shared, numeric: false },
           {
             name: "improved",

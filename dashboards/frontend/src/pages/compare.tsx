@@ -46,7 +46,7 @@ function Curves({ data, axis }: { data: Comparison; axis: string }): JSX.Element
         label: label(group, i),
         color: COLORS[i % COLORS.length]!,
         dashed: i >= COLORS.length,
-        step: true,
+        step: "after",
         points: group.grid.flatMap((x, j): [number, number][] => (group.median[j] == null ? [] : [[x, group.median[j]!]])),
       })),
     [data],

@@ -44,8 +44,8 @@ export function ParetoPlot({ detail, query }: { detail: StudyDetail; query: URLS
   const cloud = useMemo<Cloud | null>(() => points.data && { ...points.data, colored: !!color }, [points.data, color]);
   const lines = useMemo<Line[]>(() => {
     const found = [...(front.data?.points ?? [])].sort((a, b) => a[1] - b[1]);
-    return [{ label: "Pareto front", color: "front", points: found.map(([, a, b]) => [a, b]), ids: found.map((p) => p[0]), dots: true }];
-  }, [front.data]);
+    return [{ label: "Pareto front", color: "front", points: found.map(([, a, b]) => [a, b]), ids: found.map((p) => p[0]), dots: true, step: xMax ? "before" : "after" }];
+  }, [front.data, xMax]);
   const open = (trial: number) => !isReport && go(address("/architecture", { study, number: trial }));
   return (
     <>

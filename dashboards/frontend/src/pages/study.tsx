@@ -48,7 +48,7 @@ export function Facts({ study }: { study: StudyDetail }): JSX.Element {
   const s = study.summary;
   return (
     <dl class="stats">
-      <Stat label="State" value={<Badge state={study.state} />} note={s.progress !== null && <Bar share={s.progress} />} />
+      <Stat label="State" value={<Badge state={study.state} />} note={s.progress !== null && study.state !== "completed" && <Bar share={s.progress} />} />
       <Stat
         label={`Best ${study.goals[0]?.metric ?? ""}`}
         value={number(s.best?.value)}
@@ -77,7 +77,7 @@ export function BestSoFar(props: { study: StudyDetail; x: string; version: numbe
     const last = steps[steps.length - 1];
     const held: [number, number][] = steps.map(([a, b]) => [a, b]);
     if (last && curve.data && curve.data.end > last[0]) held.push([curve.data.end, last[1]]);
-    return [{ label: "best so far", color: "accent", points: held, step: true, ids: steps.map((s) => s[2]) }];
+    return [{ label: "best so far", color: "accent", points: held, step: "after", ids: steps.map((s) => s[2]) }];
   }, [curve.data]);
   const axis = AXES.find(([value]) => value === x)?.[1] ?? x;
   return (
@@ -219,16 +219,26 @@ function Events({ study, version }: { study: string; version: number }): JSX.Ele
   );
 }
 
+/** A setting as text: lists and tables item by item, what is not set left out. */
+function setting(value: unknown): string {
+  if (Array.isArray(value)) return value.map(setting).join(", ");
+  if (value !== null && typeof value === "object") {
+    const items = Object.entries(value).filter(([, v]) => v !== null && v !== 0 && v !== false);
+    return items.map(([k, v]) => `${k} ${setting(v)}`).join(", ");
+  }
+  return value === null || value === undefined ? "" : String(value);
+}
+
 export function Settings({ config }: { config: Record<string, unknown> }): JSX.Element {
   return (
     <Card title="Settings">
       <dl class="settings">
         {Object.entries(config)
-          .filter(([, value]) => value !== null && JSON.stringify(value) !== "{}" && JSON.stringify(value) !== "[]")
+          .filter(([, value]) => setting(value) !== "")
           .map(([key, value]) => (
             <div key={key}>
               <dt>{key}</dt>
-              <dd>{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>
+              <dd>{setting(value)}</dd>
             </div>
           ))}
       </dl>
