@@ -50,8 +50,8 @@ def batch(path: str) -> Task:
         given = (x, y)
         settings |= {"output_shape": (int(y.max(initial=0)) + 1, *y.shape[1:]), "target_shape": y.shape[1:]}
     else:
-        given = (x, y)
-        settings |= {"output_shape": y.shape[1:] or (1,), "target_shape": y.shape[1:], "real": True}
+        given = (x, y if y.ndim > 1 else y[:, None])
+        settings |= {"output_shape": given[1].shape[1:], "target_shape": given[1].shape[1:], "real": True}
     return Task(f"batch:{path}", search=given, valid=(x[:1], given[1][:1]), **settings)
 
 
