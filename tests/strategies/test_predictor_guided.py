@@ -187,6 +187,20 @@ def _trial(architecture: Architecture, measure: Measure) -> Trial:
     return Trial(0, proposal := Proposal(architecture, Fidelity(4)), 0, "", measure(proposal))
 
 
+def flat(proposal: Proposal) -> Measurement:
+    return Measurement({"val_accuracy": Metric(0.5, Role.SEARCH)})
+
+
+def _starts(trials: Sequence[Trial], initial: int) -> list[int]:
+    """Where so many trials in a row were sampled; a guided search samples as well, but not for so long."""
+    found, row = [], 0
+    for number, trial in enumerate(trials):
+        row = row + 1 if trial.proposal.why == "sampled" else 0
+        if row == initial:
+            found.append(number - initial + 1)
+    return found
+
+
 class TestPredictorGuided:
     @pytest.mark.parametrize("space", [CELLS, KERNELS], ids=lambda s: s.name)
     def test_beats_random_search_on_sums_of_effects(self, space: SearchSpace) -> None:
@@ -215,6 +229,30 @@ class TestPredictorGuided:
         assert [t.proposal.why for t in trials[:7]] == ["sampled"] * 7
         assert {t.proposal.why for t in trials[7:]} >= {"mutated", "crossed"}
         assert all(bool(t.proposal.parents) == (t.proposal.why != "sampled") for t in trials)
+
+    @pytest.mark.parametrize("in_flight", [1, 8])
+    def test_starts_again_where_nothing_is_left_to_find(self, in_flight: int) -> None:
+        """On a plain: sampled again as in the beginning, and nothing told before is a parent after."""
+        trials = talk(PredictorGuided(context_of(CELLS)), flat, 80, in_flight=in_flight)
+        starts = _starts(trials, 10)
+        assert starts[0] == 0
+        assert len(starts) == 2
+        assert starts[1] + 10 > 40
+        assert len({t.proposal.architecture.fingerprint for t in trials}) == 80
+        parents = {p for t in trials[starts[1] :] for p in t.proposal.parents}
+        assert parents
+        assert min(parents) >= starts[1]
+
+    def test_goes_on_while_there_is_something_to_find(self) -> None:
+        """The same predictor that promises nothing, but every trial is better than all before."""
+        made = 0
+
+        def rising(proposal: Proposal) -> Measurement:
+            nonlocal made
+            made += 1
+            return Measurement({"val_accuracy": Metric(float(made), Role.SEARCH)})
+
+        assert _starts(talk(PredictorGuided(context_of(CELLS)), rising, 80), 10) == [0]
 
     def test_avoids_what_fails(self) -> None:
         """Networks with a 7×7 kernel in their first layer run out of memory."""
