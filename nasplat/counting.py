@@ -9,10 +9,10 @@ from typing import final
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nasplat.architecture import Architecture
 from nasplat.errors import InvalidArchitectureError
+from nasplat.flops import flops
 from nasplat.objective import Constraint
 from nasplat.space import SearchSpace
 from nasplat.task import Task
@@ -71,10 +71,8 @@ def restricted(space: SearchSpace, task: Task, constraints: Iterable[Constraint]
 
 def count_network(network: nn.Module, example: torch.Tensor) -> Counts:
     """Counts of a network for inputs ``(1, ...)`` like the example."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(example)
     params = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Counts(params, counter.get_total_flops())
+    return Counts(params, flops(network, example))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
