@@ -120,7 +120,7 @@ def test_the_projection_is_a_linear_layer_of_counts(window: int) -> None:
     ids = torch.tensor([[1, 2, 3, 4, 5, 0, 0], [8, 7, 6, 5, 4, 3, 2]])
     counts = functional.pad(counted(ids, features), (0, 0, window, window))
     windows = torch.cat([counts[:, j : j + 7] for j in range(2 * window + 1)], 2)  # (B, N, (2w + 1) m)
-    weight = torch.cat(projection.weight.split(dim, 1), 0)  # ((2w + 1) m, d)
+    weight = torch.cat(torch.split(projection.weight, dim, 1), 0)  # ((2w + 1) m, d)
     expected = windows @ weight + projection.bias
     torch.testing.assert_close(projection(ids), expected, atol=1e-5, rtol=1e-5)
     assert sum(p.numel() for p in projection.parameters()) == ((2 * window + 1) * features + 1) * dim
@@ -173,6 +173,7 @@ def test_a_plain_stem_is_a_linear_layer_of_each_patch() -> None:
     with torch_seed(0):
         stem, x = PatchStem(1, 8, 4), torch.randn(1, 1, 8, 8)
     patch = x[0, 0, 4:, :4].flatten()
+    assert stem.project.bias is not None
     torch.testing.assert_close(stem(x)[0, :, 1, 0], stem.project.weight.flatten(1) @ patch + stem.project.bias)
 
 
@@ -183,6 +184,7 @@ def test_a_series_is_a_circle_with_positions_and_a_calendar() -> None:
     y = embed(values, calendar)
     assert y.shape == (2, 10, 8)
     assert embed.calendar is not None
+    assert embed.values.bias is not None
     neighbours = torch.stack((values[:, :, -1], values[:, :, 0], values[:, :, 1]), 2)  # around step 0
     expected = torch.einsum("bcn,dcn->bd", neighbours, embed.values.weight) + embed.values.bias
     expected = expected + sinusoid_table(10, 8)[0] + embed.calendar(calendar[:, :, 0])

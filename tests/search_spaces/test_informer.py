@@ -1,5 +1,7 @@
 """Informer: published sizes, what each part of the series is used for, and which tasks it takes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,10 +118,7 @@ def test_distilling_halves_what_the_decoder_attends_to() -> None:
     )
     for stacks, length in ((1, 25), (2, 25 + 24), (3, 25 + 24 + 24)):  # 97 → 49 → 25, 48 → 24, 24
         with torch_seed(0):
-            changed = InformerConfig(
-                **{**{n: getattr(config, n) for n in config.__dataclass_fields__}, "stacks": stacks}
-            )
-            network = InformerNetwork(changed, Series(2, 0, 97, 2, 6)).eval()
+            network = InformerNetwork(replace(config, stacks=stacks), Series(2, 0, 97, 2, 6)).eval()
         tokens = torch.zeros(1, 97, 16)
         seen = [encoder(tokens[:, -(97 >> number) :]).shape[1] for number, encoder in enumerate(network.encoders)]
         assert sum(seen) == length

@@ -1,10 +1,13 @@
 """SPACH: published sizes, what its skeleton promises, and which architectures there are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nasplat.choices import Value
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.search_spaces.blocks.token_mixers.attention import Attention
@@ -47,14 +50,10 @@ SIZES = {
 
 
 def block(kind: str, config: SpachConfig = SMALL, seed: int = 0) -> MixingBlock:
-    network = built(SpachConfig(**{**as_dict(config), "stages": ((kind,),)}), seed)
+    network = built(replace(config, stages=((kind,),)), seed)
     found = network.get_submodule("stages.0.blocks.0")
     assert isinstance(found, MixingBlock)
     return found
-
-
-def as_dict(config: SpachConfig) -> dict[str, object]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
 def built(config: SpachConfig, seed: int = 0, side: int = 16) -> SpachNetwork:
@@ -76,10 +75,11 @@ def test_every_reference_has_its_size() -> None:
 
 @pytest.mark.parametrize("stages", [((CONV, ATTENTION, MLP),), ((CONV,), (ATTENTION, MLP), (MLP,), (ATTENTION,))])
 def test_a_fresh_network_gives_exactly_zero_and_learns(stages: tuple[tuple[str, ...], ...]) -> None:
-    network = built(SpachConfig(**{**as_dict(SMALL), "stages": stages}))
+    network = built(replace(SMALL, stages=stages))
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert not network(x).any()
-    nn.functional.cross_entropy(network(x), torch.tensor([0, 1])).backward()
+    loss: Tensor = nn.functional.cross_entropy(network(x), torch.tensor([0, 1]))
+    loss.backward()  # type: ignore[no-untyped-call]
     assert bool(network.head.weight.grad is not None and network.head.weight.grad.any())
     inner = [p.grad for name, p in network.named_parameters() if not name.startswith("head")]
     assert not any(grad is not None and grad.any() for grad in inner)
@@ -107,7 +107,7 @@ def test_the_bypass_sees_the_unnormalized_input() -> None:
 
 
 def test_attention_without_bypass_does_not_know_where_patches_are() -> None:
-    found = block(ATTENTION, SpachConfig(**{**as_dict(SMALL), "bypass": 0, "layer_scale": 1.0}))
+    found = block(ATTENTION, replace(SMALL, bypass=0, layer_scale=1.0))
     generator = torch.Generator().manual_seed(0)
     x, order = torch.randn(2, 16, 16, generator=generator), torch.randperm(16, generator=generator)
     there, then = (found(t.view(2, 16, 4, 4)).flatten(2) for t in (x, x[:, :, order]))
@@ -117,9 +117,9 @@ def test_attention_without_bypass_does_not_know_where_patches_are() -> None:
 def test_convolutions_take_any_resolution_and_perceptrons_one() -> None:
     x = torch.zeros(2, 3, 24, 24)
     for kind in (CONV, ATTENTION):
-        assert built(SpachConfig(**{**as_dict(SMALL), "stages": ((kind,),)}))(x).shape == (2, 5)
+        assert built(replace(SMALL, stages=((kind,),)))(x).shape == (2, 5)
     with pytest.raises(RuntimeError, match="shape"):
-        built(SpachConfig(**{**as_dict(SMALL), "stages": ((MLP,),)}))(x)
+        built(replace(SMALL, stages=((MLP,),)))(x)
 
 
 def test_one_mixer_changes_the_size_by_its_own() -> None:
@@ -129,7 +129,7 @@ def test_one_mixer_changes_the_size_by_its_own() -> None:
 
 
 def test_shared_mixers_are_named_once() -> None:
-    config = SpachConfig(**{**as_dict(SMALL), "stages": ((ATTENTION, CONV, ATTENTION),), "shared": True})
+    config = replace(SMALL, stages=((ATTENTION, CONV, ATTENTION),), shared=True)
     network = built(config)
     assert sum(isinstance(module, Attention) for module in network.modules()) == 1
     tensors = [tensor.data_ptr() for tensor in network.state_dict().values()]
@@ -138,7 +138,7 @@ def test_shared_mixers_are_named_once() -> None:
 
 def test_drop_path_rises_over_stages_and_is_the_same_in_one() -> None:
     def rates(stages: tuple[tuple[str, ...], ...]) -> list[float]:
-        network = built(SpachConfig(**{**as_dict(SMALL), "stages": stages, "drop_path": 0.3}))
+        network = built(replace(SMALL, stages=stages, drop_path=0.3))
         return [module.drop_path.rate for module in network.modules() if isinstance(module, MixingBlock)]
 
     assert rates(((CONV,) * 3,)) == [0.3] * 3
@@ -162,7 +162,7 @@ def test_a_block_that_mixes_nothing_is_never_drawn_and_refused() -> None:
 
 def test_choices_that_change_nothing_make_no_other_architecture() -> None:
     conv, attention = SPACE.references["conv-xxs"], SPACE.references["trans-xxs"]
-    idle = {"head_dim": 16, "token_ratio": 1.0, "layer_scale": 1.0, "shared": "yes"}
+    idle: dict[str, Value] = {"head_dim": 16, "token_ratio": 1.0, "layer_scale": 1.0, "shared": "yes"}
     fingerprint = SPACE.parse("conv-xxs").fingerprint
     assert all(SPACE.architecture({**conv, name: value}).fingerprint == fingerprint for name, value in idle.items())
     fingerprint = SPACE.parse("trans-xxs").fingerprint

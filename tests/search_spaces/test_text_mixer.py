@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nasplat.choices import Value
 from nasplat.config import Budget, StudyConfig
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
@@ -182,7 +183,7 @@ def test_what_is_drawn_for_a_causal_task_is_causal(seed: int) -> None:
 def test_padding_does_not_change_what_is_said(mixer: str) -> None:
     space = TextMixer(mixers=[mixer], max_layers=2)
     rng = np.random.default_rng(1)
-    settings = {"positions": "sinusoid", "layers": 2, "dropout": 0.0, "dim": 32, "hidden": 64}
+    settings: dict[str, Value] = {"positions": "sinusoid", "layers": 2, "dropout": 0.0, "dim": 32, "hidden": 64}
     drawn = next(a for a in (space.sample(rng) for _ in range(1000)) if a["layers"] == 2)
     architecture = space.architecture({**drawn.chosen, **settings})
     with torch_seed(0):
