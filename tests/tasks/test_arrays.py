@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nasplat import registry
 from nasplat.errors import InvalidInputError
@@ -42,6 +43,55 @@ def test_a_channel_is_added(tmp_path: Path) -> None:
 def test_compressed_files_and_small_integers(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "c.npz", x=X, y=Y.astype(np.uint8))
     assert arrays(str(tmp_path / "c.npz")).data(Part.SEARCH).targets.tolist() == Y.tolist()
+
+
+IMAGES = X / 255 - 0.5
+KINDS = {
+    "classes of pixels": ({"y": X[:, 0] % 3}, (3, 6, 6), (6, 6), "accuracy"),
+    "labels": ({"y": IMAGES[:, :2, 0, 0] > 0, "pos_weight": 4.0}, (2,), (2,), "mean_average_precision"),
+    "numbers": ({"y": IMAGES[:, 0, 0, 0]}, (1,), (1,), "squared_error"),
+    "several numbers": ({"y": IMAGES[:, :2, 0, 0]}, (2,), (2,), "squared_error"),
+    "maps": ({"y": IMAGES[:, 0]}, (1, 6, 6), (1, 6, 6), "squared_error"),
+    "several maps": ({"y": IMAGES[:, :2]}, (2, 6, 6), (2, 6, 6), "squared_error"),
+    "counts": ({"y": Y.astype(float), "kind": "real"}, (1,), (1,), "squared_error"),
+    "labels as numbers": ({"y": np.eye(4)[Y], "kind": "labels"}, (4,), (4,), "mean_average_precision"),
+}
+
+
+@pytest.mark.parametrize(("named", "output_shape", "target_shape", "metric"), KINDS.values(), ids=KINDS)
+def test_what_targets_mean(
+    tmp_path: Path, named: dict[str, Any], output_shape: tuple[int, ...], target_shape: tuple[int, ...], metric: str
+) -> None:
+    task = arrays(saved(tmp_path, x=X, x_test=X[:8], y_test=named["y"][:8], **named))
+    assert (task.output_shape, task.target_shape, task.selected_by) == (output_shape, target_shape, metric)
+    targets = task.data(Part.SEARCH).targets
+    assert targets.numpy() == pytest.approx(np.asarray(named["y"], dtype=float).reshape(20, *target_shape), rel=1e-6)
+    assert task.data(Part.TEST).targets.shape == (8, *target_shape)
+
+
+def test_numbers_are_learned_standardized(tmp_path: Path) -> None:
+    y = np.random.default_rng(1).normal([3.0, -50.0], [0.1, 20.0], (20, 2))
+    task = arrays(saved(tmp_path, x=X, y=y))
+    train = task.data(Part.TRAIN).targets
+    outputs = (train - train.mean(0)) / train.std(0, correction=0)
+    assert float(task.loss(outputs, train, 0.0)) < 1e-8
+    assert float(task.loss(0 * outputs, train, 0.0)) == pytest.approx(1.0, rel=1e-4)
+    assert task.metrics["squared_error"](0 * outputs, train) == pytest.approx(float(train.var(0, correction=0).mean()))
+
+
+def test_a_positive_label_weighs_more(tmp_path: Path) -> None:
+    y = IMAGES[:, :2, 0, 0] > 0
+    light, heavy = (arrays(saved(tmp_path, x=X, y=y, pos_weight=weight)) for weight in (1.0, 4.0))
+    targets = light.data(Part.SEARCH).targets
+    outputs = targets - 0.5
+    positive = -targets * outputs.sigmoid().log()
+    assert torch.allclose(heavy.loss(outputs, targets, 0.0), light.loss(outputs, targets, 0.0) + 3 * positive.mean())
+    assert light.particulars != heavy.particulars
+
+
+def test_a_validation_part_of_its_own(tmp_path: Path) -> None:
+    task = arrays(saved(tmp_path, x=X, y=Y, x_valid=X[:4], y_valid=Y[:4]))
+    assert [len(task.data(part)) for part in (Part.TRAIN, Part.VALID, Part.SEARCH)] == [20, 4, 24]
 
 
 def test_test_arrays_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
