@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from nasplat import registry
-from nasplat.cli import options, output
+from nasplat.cli import options, output, supernets
+from nasplat.config import StudyConfig
 from nasplat.counting import count
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.space import Graph
@@ -165,9 +166,11 @@ def show(
       nasplat show '#1462' --space nasbench201 --task digits --draw cell.png
     """
     space_options: dict[str, Any] = {}
+    shared: list[Any] = []
     if space is None:
         with Reader(store) as reader:
             config = reader.study(what)["config"]
+            shared = _supernets(reader, store, what)
             number = trial if trial is not None else _best_number(reader, what)
             text = reader.trial(what, number)["architecture"]
         space, space_options = config["space"], config["space_options"]
@@ -180,8 +183,9 @@ def show(
     if Path(store).exists() or "://" in store:
         with Reader(store) as reader:
             measured = reader.measurements(architecture.space, architecture.fingerprint)
-    counts = count(found, architecture, registry.create("task", task)) if task else None
-    graph: Graph = found.graph(architecture)
+    single = not architecture.is_supernet
+    counts = count(found, architecture, registry.create("task", task)) if task and single else None
+    graph: Graph = found.graph(architecture) if single else Graph((architecture.text,), ())
     if draw is not None:
         from nasplat.dashboards.plots import draw_architecture, save
 
@@ -193,7 +197,8 @@ def show(
             "fingerprint": architecture.fingerprint,
         }
         sizes = {"params": counts.params, "flops": counts.flops} if counts else {}
-        output.print_json({**facts, **sizes, "choices": architecture.chosen, "measurements": measured})
+        honest = {"supernets": supernets.plain(shared)} if shared else {}
+        output.print_json({**facts, **sizes, "choices": architecture.chosen, "measurements": measured, **honest})
         return
     output.say(f"architecture  {architecture.text}")
     output.say(f"space         {architecture.space}")
@@ -208,8 +213,18 @@ def show(
         output.say()
         shown = dict.fromkeys(k for m in measured for k in m if k not in (*_HIDDEN, "params", "flops"))
         output.print_table(measured, list(shown))
+    if shared:
+        output.say()
+        supernets.say(shared)
     if draw is not None:
         output.say(f"drawn in {draw}")
+
+
+def _supernets(reader: Reader, store: str, study: str) -> list[Any]:
+    from nasplat.api import space_of
+
+    config = StudyConfig.from_json(reader.study(study)["config"])
+    return supernets.stored(reader, store, study, space_of(config), config.parsed_objective().goals[0])
 
 
 def _best_number(reader: Reader, study: str) -> int:
