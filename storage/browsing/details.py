@@ -18,12 +18,17 @@ Row: TypeAlias = dict[str, Any]
 
 
 def trials(database: Database, study: StudyInfo, numbers: Sequence[int]) -> list[Row]:
-    """Trials with their metrics as columns, in the order of ``numbers``."""
+    """Trials with their metrics as columns, in the order of ``numbers``; ``seconds`` of failed ones until they failed."""
     t = s.trial.c
     found: dict[int, Row] = {}
     for start in range(0, len(numbers), CHUNK):
         chosen = (t.study_id == study.id, t.number.in_(numbers[start : start + CHUNK]))
-        found |= {r["number"]: r for r in database.dicts(TRIALS.where(*chosen).add_columns(t.failure_message))}
+        statement = TRIALS.where(*chosen).add_columns(t.failure_message, t.failure_seconds, t.failure_gpu_seconds)
+        for row in database.dicts(statement):
+            for cost in ("seconds", "gpu_seconds"):
+                failed = row.pop(f"failure_{cost}")
+                row[cost] = failed if row[cost] is None else row[cost]
+            found[row["number"]] = row
     metrics = _metrics(database, [r["measurement_id"] for r in found.values() if r["measurement_id"] is not None])
     return [{**found[n], **metrics.get(found[n]["measurement_id"], {})} for n in numbers if n in found]
 
