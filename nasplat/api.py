@@ -328,7 +328,7 @@ def import_benchmark(
 
     Args:
         benchmark: Such as ``csv:PATH#DATASET``.
-        space: Name of the space that the table's architectures belong to.
+        space: Name of the space that the table's architectures belong to; only those with rows are looked at.
         epochs: Which of the table's trainings.
         store: Where to.
         observers: Called after each row.
@@ -337,7 +337,8 @@ def import_benchmark(
     dataset = benchmark.rpartition("#")[2]
     return search(
         space,
-        strategy="exhaustive",
+        strategy="nasplat.strategies.tabulated:Tabulated",
+        strategy_options={"benchmark": benchmark, "trust_files": settings.get("trust_files", False)},
         benchmark=benchmark,
         epochs=epochs,
         budget=Budget(),
