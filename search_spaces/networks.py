@@ -101,7 +101,7 @@ def _built(name: str) -> nn.Module:
     """
     factory = _factory(name)
     if isinstance(factory, nn.Module) or not callable(factory):
-        what = "a network itself" if isinstance(factory, nn.Module) else f"a {type(factory).__name__}"
+        what = "a network itself" if isinstance(factory, nn.Module) else f"of type {type(factory).__name__}"
         raise InvalidInputError(
             f"{name} is {what}, expected a function without arguments or a class of nn.Module: every score draws "
             "the weights anew, so give a function that makes the network"

@@ -95,8 +95,8 @@ class Convolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(x)
-        series: Tensor = self.series(x.flatten(2))
-        return series.sum() + self.volume(x[:, None]).sum()
+        total: Tensor = self.series(x.flatten(2)).sum() + self.volume(x[:, None]).sum()
+        return total
 
 
 def test_convolutions_of_every_form() -> None:

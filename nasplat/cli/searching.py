@@ -1,7 +1,8 @@
-"""Commands that measure: search, resume, score, retrain."""
+"""Commands that search and train: search, resume, retrain; and what measuring commands report at the end."""
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,17 @@ from nasplat.errors import InvalidInputError
 from nasplat.study import Study
 from nasplat.trial import Trial
 
+_FAILURES = 3
+"""Different ones that are told at the end of a study."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (search, resume, score, retrain):
+    from nasplat.cli import scoring
+
+    for command in (search, resume, retrain):
         app.command()(takes_execution(command, several="batches" if command is retrain else "trials"))
+    scoring.add_to(app)
 
 
 def search(
@@ -75,6 +82,7 @@ def search(
 
       nasplat search --space nasbench201 --benchmark csv:nasbench201.csv.gz#cifar10 --epochs 12 --budget 100
     """
+    find_modules_here()
     settings = options.read_config(config)
     flags = {
         "space": space,
@@ -141,59 +149,10 @@ def resume(
 
       nasplat resume conv-kernels-random-1 --budget 200 --workers 2
     """
-    with _interruptible(name, store, json), observing(json, metrics) as observers:
+    find_modules_here()
+    with interruptible(name, store, json), observing(json, metrics) as observers:
         study = api.resume(name, store=store, budget=budget, observers=observers, **execution)
     report(study, store, json)
-
-
-def score(
-    space: Annotated[str, typer.Option(help="Search space.")],
-    task: Annotated[str, typer.Option(help="Gives the batch of data.")],
-    proxy: Annotated[
-        str, typer.Option(help="Zero-cost score, or several, ranked together: a+b; params and flops come with it.")
-    ] = "naswot",
-    samples: Annotated[int, typer.Option(help="Architectures to draw.")] = 100,
-    whole_space: Annotated[
-        bool, typer.Option("--all", help="Score the whole space, in the order of its indices.")
-    ] = False,
-    architecture: Annotated[list[str] | None, typer.Option(help="Score these: string, reference or #index.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples in the batch.")] = 128,
-    space_set: Annotated[list[str] | None, typer.Option(help="Option of the space, KEY=VALUE.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    top: options.TopOption = 10,
-    name: Annotated[str, typer.Option(help="Of the study; a known name resumes it.")] = "",
-    store: options.StoreOption = "nasplat.db",
-    json: options.JsonOption = False,
-    metrics: options.MetricsOption = None,
-    *,
-    execution: dict[str, Any],
-) -> None:
-    """Score untrained networks: a whole space in minutes.
-
-    [bold]Examples[/]
-
-      nasplat score --space nasbench201 --task image-folder:cifar10 --samples 1000 --workers 2
-
-      nasplat score --space nasbench201 --task digits --architecture resnet --architecture '#1462'
-    """
-    if samples < 1:
-        raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
-    with _interruptible(name, store, json), observing(json, metrics) as observers:
-        study = api.score(
-            space,
-            task,
-            proxy=proxy,
-            samples=None if whole_space else samples,
-            architectures=architecture or (),
-            store=store,
-            observers=observers,
-            name=name,
-            seed=seed,
-            score_batch_size=batch_size,
-            space_options=options.pairs(space_set or [], "--space-set"),
-            **execution,
-        )
-    report(study, store, json, top=top)
 
 
 def retrain(
@@ -222,7 +181,8 @@ def retrain(
     """
     if seeds < 1 or top < 1:
         raise InvalidInputError(f"--seeds and --top must be 1 or more, got {seeds} and {top}")
-    with _interruptible(study, store, json), observing(json, metrics) as observers:
+    find_modules_here()
+    with interruptible(study, store, json), observing(json, metrics) as observers:
         final = api.retrain(
             study,
             store=store,
@@ -237,10 +197,17 @@ def retrain(
     report_retraining(final, json)
 
 
+def find_modules_here() -> None:
+    """Let modules of the current folder be found, for ``module:name``; a script is otherwise started without it."""
+    here = str(Path.cwd())
+    if not {here, ""} & set(sys.path):
+        sys.path.insert(0, here)
+
+
 # What is printed at the end ----------------------------------------------------------------------------------
 
 
-class _interruptible:
+class interruptible:
     """Says how to go on after Ctrl-C, and exits with 130."""
 
     def __init__(self, name: str, store: str, quiet: bool) -> None:
@@ -264,7 +231,7 @@ def _run(config: StudyConfig, store: str, execution: Execution, json: bool, metr
     with SqlStore(store) as opened:
         if not config.name:
             config = StudyConfig.from_json({**config.to_json(), "name": api.fresh_name(opened, config)})
-        with _interruptible(config.name, store, json), observing(json, metrics) as observers:
+        with interruptible(config.name, store, json), observing(json, metrics) as observers:
             return api.run(config, opened, execution, observers=observers)
 
 
@@ -282,6 +249,7 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     output.say(
         f"study {config.name}: {len(study.trials)} trials, {failed} failed, {saved} saved by earlier measurements"
     )
+    _report_failures(study)
     if not ranked:
         output.say("no trial completed; see why: nasplat why " + config.name)
         raise typer.Exit(1)
@@ -291,6 +259,13 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     output.say(f"results: {options.shown_store(store)} (nasplat query {config.name}, nasplat plot {config.name})")
     if config.benchmark is None and config.epochs > 0:
         output.say(f"next: nasplat retrain {config.name} --top 1 --seeds 3")
+
+
+def _report_failures(study: Study) -> None:
+    """Say what went wrong, each thing once."""
+    failures = [t.failure for t in study.trials if t.failure is not None]
+    for text in list(dict.fromkeys(f"{f.reason}: {f.message}" for f in failures))[:_FAILURES]:
+        output.note(f"failed: {text}")
 
 
 def report_retraining(study: Study, json: bool) -> None:
