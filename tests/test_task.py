@@ -1,5 +1,6 @@
-"""Tasks: the split, fingerprints, lazy test data, refusals."""
+"""Tasks: the split, fingerprints, lazy test data, refusals; tokens and numbers."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nasplat.errors import InvalidInputError
-from nasplat.quality import accuracy, cross_entropy
+from nasplat.quality import IGNORED, accuracy, cross_entropy, macro_f1, relative_l2, relative_l2_error
+from nasplat.scaling import Standardization
 from nasplat.splits import stratified_order
 from nasplat.task import Arrays, Data, Part, Task, classification
+from nasplat.tasks.digits import digits
 
 
 def example_arrays(n: int = 40, shape: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -235,6 +238,14 @@ def test_the_fingerprint_is_the_same_in_every_process() -> None:
     assert len(set(printed[0].split())) == len(Part)
 
 
+def test_fingerprints_stay_as_they_are() -> None:
+    # What is in the stores of users was recorded under them.
+    task = digits()
+    assert task.fingerprint(Part.TRAIN) == "ef6ab44560e9e920f707da5539825eba"
+    assert task.fingerprint(Part.VALID) == "63d63be9b01ceaadb874fc854a934f19"
+    assert task.fingerprint(Part.TEST) == "e2bc1ec0c86d319e671f5730c2419d15"
+
+
 # Refusals -----------------------------------------------------------------------------------------------------
 
 
@@ -297,3 +308,165 @@ def test_names_of_classes() -> None:
     assert task_of(x, y, classes=["a", "b", "c", "d"]).classes == ("a", "b", "c", "d")
     with pytest.raises(InvalidInputError, match="task 'mine': expected 4 names of classes, got 2"):
         task_of(x, y, classes=["a", "b"])
+
+
+# Beyond classification ----------------------------------------------------------------------------------------
+
+
+def tokens(n: int = 40, length: int = 6, **settings: Any) -> Task:
+    x = np.random.default_rng(0).integers(1, 9, (n, length))
+    given: dict[str, Any] = {"input_shape": (length,), "outputs": 4, "vocabulary": 9, "search": (x, np.arange(n) % 4)}
+    return Task("tokens", **{**given, **settings})
+
+
+def numbers(n: int = 40, shape: tuple[int, ...] = (2, 5), **settings: Any) -> Task:
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(n, 3, 5)), rng.normal(7, 3, size=(n, *shape))
+    given: dict[str, Any] = {
+        "input_shape": (3, 5),
+        "output_shape": shape,
+        "target_shape": shape,
+        "real": True,
+        "search": arrays,
+    }
+    return Task("numbers", **{**given, **settings})
+
+
+def test_classification_has_no_particulars() -> None:
+    x, y = example_arrays()
+    assert task_of(x, y).particulars == {}
+    assert (task_of(x, y).output_shape, task_of(x, y).target_shape, task_of(x, y).outputs) == ((4,), (), 4)
+    assert Task("t", input_shape=(3,), outputs=4, loss=cross_entropy, metrics={"accuracy": accuracy}).particulars == {}
+
+
+def test_tasks_on_the_same_data_with_another_aim_differ() -> None:
+    tasks = [
+        tokens(),
+        tokens(causal=True),
+        tokens(padding=0),
+        tokens(metrics={"macro_f1": macro_f1}),
+        tokens(metrics={"accuracy": accuracy, "macro_f1": macro_f1}),
+        numbers(),
+        numbers(loss=relative_l2),
+        numbers(scaled=True),
+        numbers(standardization=Standardization()),
+        numbers(standardization=Standardization(elementwise=True)),
+    ]
+    assert len({json.dumps(task.particulars, sort_keys=True) for task in tasks}) == len(tasks)
+
+
+def test_tokens_stay_whole_numbers() -> None:
+    task = tokens()
+    assert task.input_dtype == task.data(Part.TRAIN).inputs.dtype == torch.int64
+    assert len(task.data(Part.VALID)) == 8
+    assert task.data(Part.VALID).targets.bincount().tolist() == [2, 2, 2, 2]
+
+
+def test_real_targets_are_split_at_random_but_seeded() -> None:
+    task = numbers()
+    assert task.data(Part.VALID).targets.dtype == torch.float32
+    both = torch.cat([task.data(part).targets for part in (Part.VALID, Part.TRAIN)])
+    assert sorted(both.flatten().tolist()) == sorted(task.data(Part.SEARCH).targets.flatten().tolist())
+    assert torch.equal(numbers().data(Part.VALID).targets, task.data(Part.VALID).targets)
+    assert not torch.equal(numbers(split_seed=1).data(Part.VALID).targets, task.data(Part.VALID).targets)
+
+
+def test_a_validation_part_of_the_task_is_kept() -> None:
+    x, y = example_arrays()
+    given = Task("t", input_shape=(3, 4, 5), outputs=4, search=(x[:30], y[:30]), valid=(x[30:], y[30:]))
+    assert np.array_equal(given.data(Part.VALID).inputs.numpy(), x[30:])
+    assert np.array_equal(given.data(Part.TRAIN).inputs.numpy(), x[:30])
+    assert np.array_equal(given.data(Part.SEARCH).inputs.numpy(), x)
+    assert given.data(Part.SEARCH).inputs.is_contiguous(memory_format=torch.channels_last)
+    moved = Task("t", input_shape=(3, 4, 5), outputs=4, search=(x[:29], y[:29]), valid=(x[29:], y[29:]))
+    for part in (Part.TRAIN, Part.VALID, Part.SEARCH):
+        assert given.fingerprint(part) != moved.fingerprint(part)
+    assert len({given.fingerprint(part) for part in (Part.TRAIN, Part.VALID, Part.SEARCH)}) == 3
+    changed = Task("t", input_shape=(3, 4, 5), outputs=4, search=(x[:30], y[:30]), valid=(x[30:] // 2, y[30:]))
+    assert given.fingerprint(Part.TRAIN) != changed.fingerprint(Part.TRAIN)
+    other = Task("t", input_shape=(3, 4, 5), outputs=4, search=(x[:30], y[:30]), valid=(x[30:] / 255, y[30:]))
+    with pytest.raises(InvalidInputError, match=r"validation data of task .t.: expected torch\.uint8 inputs like the"):
+        other.data(Part.TRAIN)
+
+
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_standardized_targets(elementwise: bool) -> None:
+    plain = numbers(loss=relative_l2, metrics={"relative_l2_error": relative_l2_error})
+    standardization = Standardization(elementwise=elementwise, loss_decoded=True)
+    task = numbers(loss=relative_l2, metrics={"relative_l2_error": relative_l2_error}, standardization=standardization)
+    train, valid = task.data(Part.TRAIN).targets, task.data(Part.VALID).targets
+    encoded = task.scale.encode(train)
+    axes = (0,) if elementwise else (0, 2)
+    assert encoded.mean(axes).abs().max() < 1e-5
+    assert (encoded.std(axes, correction=0) - 1).abs().max() < 1e-5
+    assert torch.allclose(task.decoded(task.scale.encode(valid)), valid, atol=1e-5)
+    outputs = torch.randn(valid.shape, generator=torch.Generator().manual_seed(0))
+    decoded = task.decoded(outputs)
+    assert torch.allclose(task.loss(outputs, valid, 0.0), plain.loss(decoded, valid, 0.0))
+    assert task.metrics["relative_l2_error"](outputs, valid) == plain.metrics["relative_l2_error"](decoded, valid)
+
+
+def test_a_squared_error_is_learned_on_the_standardized_scale() -> None:
+    task = numbers(standardization=Standardization())
+    train = task.data(Part.TRAIN).targets
+    zeros = torch.zeros_like(train)
+    assert float(task.loss(zeros, train, 0.0)) == pytest.approx(1.0, rel=1e-5)
+    assert task.metrics["squared_error"](zeros, train) == pytest.approx(float(train.var((0, 2), correction=0).mean()))
+
+
+def test_constant_targets_keep_their_scale() -> None:
+    targets = torch.full((5, 1, 3), 4.0)
+    scale = Standardization(elementwise=True).fitted(targets)
+    assert torch.equal(scale.encode(targets), torch.zeros(5, 1, 3))
+    assert torch.equal(scale.std, torch.ones(1, 3))
+
+
+MISFITS: dict[str, tuple[Callable[[], object], str]] = {
+    "no outputs": (lambda: Task("t", input_shape=(3,)), "say how many outputs a network has, or its output_shape"),
+    "classes of positions": (
+        lambda: Task("t", input_shape=(3, 5), output_shape=(4, 6), target_shape=(5,)),
+        r"for classes \(5,\) a network gives \(K, \*target_shape\), got an output_shape of \(4, 6\)",
+    ),
+    "tokens of two axes": (
+        lambda: Task("t", input_shape=(3, 5), outputs=2, vocabulary=9),
+        r"inputs of tokens are \(L,\), got an input_shape of \(3, 5\)",
+    ),
+    "padding": (lambda: tokens(padding=9), "padding is a token id below 9, got 9"),
+    "unknown": (lambda: tokens(unknown=-1), "unknown is a token id below 9, got -1"),
+    "words": (lambda: tokens(words=["a", "b"]), "expected 9 words, got 2"),
+    "standardized classes": (lambda: tokens(standardization=Standardization()), "classes cannot be standardized"),
+    "a nameless loss": (lambda: tokens(loss=lambda o, t, s: o.sum()), "a loss or metric is a function with a name"),
+    "ids": (lambda: tokens(vocabulary=8).data(Part.TRAIN), "expected token ids 0 to 7, got 1 to 8"),
+    "real ids": (
+        lambda: tokens(search=(np.ones((40, 6)), np.arange(40) % 4)).data(Part.TRAIN),
+        "expected token ids, whole numbers, got float64",
+    ),
+    "shape of targets": (
+        lambda: numbers(target_shape=(5,)).data(Part.TRAIN),
+        r"expected numbers \(N, 5\) as targets, got float64 \(40, 2, 5\)",
+    ),
+    "NaN": (
+        lambda: numbers(search=(np.ones((9, 3, 5)), np.full((9, 2, 5), np.nan))).data(Part.TRAIN),
+        "search data of task 'numbers', targets: 90 values are NaN or infinite",
+    ),
+    "equal targets": (
+        lambda: numbers(search=(np.ones((9, 3, 5)), np.ones((9, 2, 5)))).data(Part.TRAIN),
+        "all targets are equal; there is nothing to learn",
+    ),
+    "nothing scored": (
+        lambda: Task(
+            "t",
+            input_shape=(3, 5),
+            output_shape=(4, 5),
+            target_shape=(5,),
+            search=(np.ones((9, 3, 5)), np.full((9, 5), IGNORED)),
+        ).data(Part.TRAIN),
+        r"every position of the targets is ignored \(-100\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), MISFITS.values(), ids=MISFITS)
+def test_what_does_not_fit_together(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        make()

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nasplat.errors import InvalidInputError, NonFiniteError, TrialTimeoutError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError, NonFiniteError, TrialTimeoutError
 from nasplat.fidelity import Fidelity
-from nasplat.quality import cross_entropy
+from nasplat.quality import IGNORED, cross_entropy
+from nasplat.scaling import Standardization
 from nasplat.task import Data, Part, Task, classification
 from nasplat.tasks.digits import digits
 from nasplat.training.recipe import Recipe
@@ -362,3 +363,120 @@ def test_data_is_compared_by_identity() -> None:
     data = Data(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
     assert data == data
     assert data != Data(data.inputs, data.targets)
+
+
+# Tasks beyond classification ----------------------------------------------------------------------------------
+
+
+class PerPosition(nn.Module):
+    """A linear map at each position of ``(B, L)`` token ids or ``(B, C, L)`` numbers."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(task.vocabulary, 8) if task.vocabulary else None
+        self.seen: list[Tensor] = []
+        torch.manual_seed(0)
+        self.map = nn.Conv1d(8 if task.vocabulary else task.input_shape[0], task.outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        if self.embedding is not None:
+            x = self.embedding(x).transpose(1, 2)
+        out: Tensor = self.map(x)
+        return out
+
+
+def digits_of_text(*, pooled: bool = False, **settings: Any) -> Task:
+    """The last digit of each token, but for every third position."""
+    x = np.random.default_rng(0).integers(0, 30, (300, 7))
+    y = np.where(np.arange(7) % 3 == 2, IGNORED, x % 10)
+    shapes: dict[str, Any] = {"input_shape": (7,), "output_shape": (10, 7), "target_shape": (7,), "vocabulary": 30}
+    return Task("digits of text", **shapes, search=(x, y), pooled=pooled, **settings)
+
+
+def slopes(**settings: Any) -> Task:
+    """Two linear maps of three channels at each of five positions, far from zero."""
+    x = np.random.default_rng(0).normal(2, 3, (300, 3, 5))
+    y = 1000 + 50 * np.stack([x[:, 0] - x[:, 1], x[:, 2]], 1)
+    shapes: dict[str, Any] = {"input_shape": (3, 5), "output_shape": (2, 5), "target_shape": (2, 5), "real": True}
+    return Task("slopes", **shapes, search=(x, y), standardization=Standardization(), **settings)
+
+
+def test_tokens_pass_as_they_are() -> None:
+    task = digits_of_text()
+    network = PerPosition(task)
+    recipe = Recipe(optimizer="adamw", lr=0.1, weight_decay=0.0, batch_size=20, crop=2, flip=True)
+    normalization, _ = Trainer(task, recipe, CPU).train(network, task.data(Part.TRAIN), Fidelity(6), 0)
+    assert normalization == Normalization((), ())
+    assert {x.dtype for x in network.seen} == {torch.int64}
+    measured = Trainer(task, recipe, CPU).evaluate(network, task.data(Part.VALID), normalization, Fidelity(6))
+    assert measured["accuracy"] == 1.0
+
+
+def test_a_network_learns_numbers_far_from_zero() -> None:
+    task = slopes()
+    network = PerPosition(task)
+    trainer = Trainer(task, Recipe(lr=0.1, weight_decay=0.0, batch_size=20), CPU)
+    normalization, _ = trainer.train(network, task.data(Part.TRAIN), Fidelity(6), 0)
+    assert len(normalization.mean) == 3
+    seen = torch.cat(network.seen[: 240 // 20])
+    assert seen.mean((0, 2)).abs().max() < 1e-4
+    measured = trainer.evaluate(network, task.data(Part.VALID), normalization, Fidelity(6))
+    assert measured["squared_error"] < 1.0  # of a variance of tens of thousands
+    assert measured["loss"] < 1e-4
+
+
+def test_scaled_inputs_stay_as_they_are() -> None:
+    task = slopes(scaled=True)
+    network = PerPosition(task)
+    normalization, _ = Trainer(task, Recipe(batch_size=240), CPU).train(network, task.data(Part.TRAIN), Fidelity(1), 0)
+    assert normalization == Normalization((), ())
+    assert sorted(network.seen[0].flatten().tolist()) == sorted(task.data(Part.TRAIN).inputs.flatten().tolist())
+
+
+def test_pooled_metrics_are_those_of_the_whole_part() -> None:
+    whole, pooled = digits_of_text(valid_fraction=0.9), digits_of_text(valid_fraction=0.9, pooled=True)
+    network, identity = PerPosition(whole), Normalization((), ())
+    assert len(whole.data(Part.VALID)) > 128
+    measured = [
+        Trainer(task, Recipe(), CPU).evaluate(network, task.data(Part.VALID), identity, Fidelity(1))
+        for task in (whole, pooled)
+    ]
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
+
+
+def test_a_fraction_of_examples_without_classes_is_drawn() -> None:
+    task = slopes()
+    network = PerPosition(task)
+    Trainer(task, Recipe(batch_size=120), CPU).train(network, task.data(Part.TRAIN), Fidelity(1, 0.5), 0)
+    assert [len(x) for x in network.seen] == [120]
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    task = slopes()
+    trainer, data = Trainer(task, Recipe(batch_size=20), CPU), task.data(Part.TRAIN)
+    message = r"task 'slopes' wants outputs \(B, 2, 5\), the network gives \(20, 3, 5\)"
+    with pytest.raises(InvalidArchitectureError, match=message):
+        trainer.train(nn.Conv1d(3, 3, 1), data, Fidelity(1), 0)
+    with pytest.raises(InvalidArchitectureError, match=r"wants outputs \(B, 2, 5\), the network gives \(128, 6\)"):
+        trainer.evaluate(nn.Sequential(nn.Flatten(), nn.Linear(15, 6)), data, Normalization((), ()), Fidelity(1))
+
+
+def test_recipes_that_do_not_suit_the_task() -> None:
+    task = slopes()
+    smoothing = Trainer(task, Recipe(label_smoothing=0.1), CPU)
+    with pytest.raises(InvalidInputError, match="label_smoothing is for classes, and the targets of task 'slopes' are"):
+        smoothing.start(PerPosition(task), task.data(Part.TRAIN), Fidelity(1), 0)
+    maps = np.random.default_rng(0).normal(size=(20, 1, 6, 6))
+    shapes: dict[str, Any] = {
+        "input_shape": (1, 6, 6),
+        "output_shape": (1, 6, 6),
+        "target_shape": (1, 6, 6),
+        "real": True,
+    }
+    task = Task("maps", **shapes, search=(maps, maps))
+    network = nn.Conv2d(1, 1, 1)
+    with pytest.raises(InvalidInputError, match=r"crop and flip move images but not the targets \(1, 6, 6\) of task"):
+        Trainer(task, Recipe(flip=True), CPU).start(network, task.data(Part.TRAIN), Fidelity(1), 0)
+    with pytest.raises(InvalidInputError, match=r"a resolution changes images but not their targets \(1, 6, 6\)"):
+        Trainer(task, Recipe(), CPU).start(network, task.data(Part.TRAIN), Fidelity(1, resolution=3), 0)

@@ -18,6 +18,7 @@ from nasplat.evaluator import Identities
 from nasplat.evaluators.training import TrainingEvaluator
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Measurement, Metric
+from nasplat.quality import accuracy, macro_f1
 from nasplat.task import Part, Task
 from nasplat.training.checkpoint import Checkpoint
 from nasplat.training.trainer import Trainer
@@ -54,6 +55,23 @@ def test_the_context_of_a_plain_training_stays_as_it_is() -> None:
         "outputs": 4,
         "recipe": RECIPE.to_json(),
     }
+
+
+def test_what_sets_a_task_apart_belongs_to_the_context() -> None:
+    data = noise().data(Part.SEARCH)
+    arrays = data.inputs.numpy(), data.targets.numpy()
+    tasks = [
+        Task("noise", input_shape=(3, 8, 8), outputs=4, search=arrays, metrics=metrics)
+        for metrics in (None, {"macro_f1": macro_f1}, {"accuracy": accuracy, "macro_f1": macro_f1})
+    ]
+    contexts = [evaluator(task).context(Fidelity(3)) for task in tasks]
+    assert contexts[0] == evaluator().context(Fidelity(3))
+    assert contexts[1]["task"] == {
+        "loss": "nasplat.quality.cross_entropy",
+        "metrics": {"macro_f1": "nasplat.quality.macro_f1"},
+    }
+    assert contexts[2]["task"] != contexts[1]["task"]
+    assert list(evaluator(tasks[2]).metrics(Fidelity(3)))[:3] == ["val_loss", "val_accuracy", "val_macro_f1"]
 
 
 def test_a_schedule_belongs_to_the_context_of_trainings_that_end_before_it() -> None:
