@@ -124,7 +124,11 @@ class Subject:
             InvalidInputError: If the method or a setting cannot be spelled.
         """
         made = cls(method, tuple(sorted(settings.items())))
-        if not _SUBJECT.fullmatch(str(made)) or cls.parse(str(made)) != made:
+        try:
+            spelled = cls.parse(str(made))
+        except InvalidArchitectureError:
+            spelled = None
+        if spelled != made:
             raise InvalidInputError(f"a supernet's method and settings must be plain words and numbers, got {made}")
         return made
 
