@@ -138,8 +138,7 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["method"] not in _METHODS:
             return 405, f"nothing can be changed here: expected {' or '.join(_METHODS)}, got {scope['method']}"
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        if host not in self._access.hosts:
+        if _named(headers.get("host", "")) not in self._access.hosts:
             return 400, "the server is not known under this name: start it with --allow-host NAME"
         if _is_foreign(headers):
             return 403, "a page of another site may not ask this server"
@@ -150,9 +149,17 @@ class Guard:
         return None
 
 
+def _named(host: str) -> str | None:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
 def _is_foreign(headers: Headers) -> bool:
     """Whether a page of another site sent a request; following a link from there is no such thing."""
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
