@@ -84,7 +84,7 @@ class ZeroCostEvaluator(Evaluator):
                     network = self._build(proposal, batch)
             # Whatever was computed before, a network that draws numbers of its own draws the same.
             with torch_seed(proposal.seed):
-                score = proxy.compute(network.train(), batch)
+                score = proxy.compute(network, batch)
             network = network if proxy.preserves else None
             if math.isnan(score):
                 raise NonFiniteError(f"proxy {proxy.name!r} gives NaN")
@@ -94,7 +94,7 @@ class ZeroCostEvaluator(Evaluator):
         return Measurement(metrics, Cost(seconds, gpu_seconds), provenance(str(self._device)))
 
     def _build(self, proposal: Proposal, batch: Batch) -> nn.Module:
-        network = self._space.build(proposal.architecture, self._task)
+        network = self._space.build(proposal.architecture, self._task).train()
         layout = torch.channels_last if batch.inputs.ndim == 4 else torch.contiguous_format
         return network.to(self._device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
