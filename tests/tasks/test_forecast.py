@@ -1,6 +1,7 @@
 """Forecasts: windows, splits, scaling, calendar."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ ROWS = 100
 
 def saved(folder: Path, *, dates: str | None = "h", name: str = "table.csv", rows: int = ROWS) -> str:
     rng = np.random.default_rng(0)
-    columns = {"load": rng.normal(5, 2, rows), "heat": np.arange(rows) / 10}
+    columns: dict[str, Any] = {"load": rng.normal(5, 2, rows), "heat": np.arange(rows) / 10}
     if dates is not None:
         columns = {"date": pd.date_range("2024-02-28 20:00", periods=rows, freq=dates), **columns}
     pd.DataFrame(columns).to_csv(folder / name, index=False)

@@ -2,7 +2,7 @@
 
 import bz2
 import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -247,8 +247,8 @@ def test_training_windows_lie_side_by_side() -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz", ".bz2"])
 def test_a_text_is_divided_in_order(tmp_path: Path, suffix: str) -> None:
     text = bytes(range(200)) * 10
-    pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}[suffix]
-    (tmp_path / f"text{suffix}").write_bytes(pack(text))
+    packed: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
+    (tmp_path / f"text{suffix}").write_bytes(packed[suffix](text))
     task = registry.create("task", f"char-lm:{tmp_path / 'text'}{suffix}@8")
     assert (task.input_shape, task.output_shape, task.causal, task.vocabulary) == ((8,), (256, 8), True, 256)
     assert task.data(Part.TRAIN).inputs.flatten().tolist() == list(text[: 224 * 8])
