@@ -108,13 +108,13 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, problem: Problem) -> Tensor:
         lengths, axes = good_lengths(problem), tuple(range(-len(problem.size), 0))
-        places = tuple(torch.tensor(own, device=x.device) for own in zip(*problem.offsets, strict=True))
+        places = problem.places(x.device)
         # -o: the kernel of a correlation, mirrored
         grid = x.new_zeros(kernel.shape[1], *lengths)
         grid.permute(*range(1, grid.ndim), 0)[tuple(-p for p in places)] = kernel
         spectra = torch.fft.rfftn(grid, dim=axes)
         data = torch.fft.rfftn(x, lengths, axes)
-        ctx.save_for_backward(data, spectra, *places)
+        ctx.save_for_backward(data, spectra)
         ctx.problem, ctx.lengths, ctx.axes = problem, lengths, axes
         made = crop(torch.fft.irfftn(data * spectra, lengths, axes), problem.size)
         return thin(made, problem.mixture.stride).contiguous()
@@ -122,7 +122,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        data, spectra, *places = ctx.saved_tensors
+        data, spectra = ctx.saved_tensors
         problem: Problem = ctx.problem
         wide = spread(gradient, problem.size, problem.mixture.stride)
         own = torch.fft.rfftn(wide, ctx.lengths, ctx.axes)
@@ -133,7 +133,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             products = torch.linalg.vecdot(own, data, dim=0)  # conjugates its first argument
             made = torch.fft.irfftn(products, ctx.lengths, ctx.axes)
-            of_kernel = made.permute(*range(1, made.ndim), 0)[tuple(places)]
+            of_kernel = made.permute(*range(1, made.ndim), 0)[problem.places(made.device)]
         return of_x, of_kernel, None
 
 

@@ -16,7 +16,6 @@ from nasplat.search_spaces.blocks.mixture_spectral import Transform, spectral
 Positions = tuple[int, ...]
 
 
-@lru_cache(maxsize=512)
 def _angles(positions: Positions, length: int, half: bool, device: torch.device) -> Tensor:
     """``2π f p / N`` as ``(F, positions)``, reduced before it is a float so that double precision loses nothing."""
     f = torch.arange(length // 2 + 1 if half else length, device=device)
@@ -24,14 +23,14 @@ def _angles(positions: Positions, length: int, half: bool, device: torch.device)
     return turns.double() * (2 * torch.pi / length)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def analysis(positions: Positions, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Real values to the halves of their spectra: real parts over imaginary parts ``(2F, positions)``."""
     angles = _angles(positions, length, True, device)
     return torch.cat([angles.cos(), -angles.sin()]).to(dtype)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def synthesis(positions: Positions, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Halves of spectra ``(2F, ·)`` to real values ``(2F, positions)``: what stands for a pair counts twice."""
     angles = _angles(positions, length, True, device)
@@ -42,7 +41,7 @@ def synthesis(positions: Positions, length: int, dtype: torch.dtype, device: tor
     return torch.cat([angles.cos() * count, -angles.sin() * count]).to(dtype)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def rotations(positions: Positions, length: int, inverse: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``e^{-2πi f p / N}``, or ``e^{+2πi f p / N} / N``: ``(N, positions)``, complex, of the precision of ``dtype``."""
     angles = _angles(positions, length, False, device)
@@ -70,7 +69,8 @@ class Matrices(Transform):
         self._offsets = tuple(tuple(sorted({o[axis] for o in problem.offsets})) for axis in range(len(problem.size)))
         sizes = [len(o) for o in self._offsets]
         places = [[own.index(o[axis]) for o in problem.offsets] for axis, own in enumerate(self._offsets)]
-        self._places = places[0] if len(sizes) == 1 else [a * sizes[1] + b for a, b in zip(*places, strict=True)]
+        flat = places[0] if len(sizes) == 1 else [a * sizes[1] + b for a, b in zip(*places, strict=True)]
+        self._places = torch.tensor(flat)
 
     def data(self, x: Tensor) -> Tensor:
         """By rows, then by columns."""
@@ -137,7 +137,9 @@ class Matrices(Transform):
         return made.view(len(self._offsets[1]), -1, rows).transpose(0, 1).flatten(0, 1)[self._index(device)]
 
     def _index(self, device: torch.device) -> Tensor:
-        return torch.tensor(self._places, device=device)
+        if self._places.device != device:
+            self._places = self._places.to(device)
+        return self._places
 
 
 @lru_cache(maxsize=256)

@@ -43,10 +43,12 @@ _HOPELESS = 2.0
 """Times the best so far from which a candidate is not tried again."""
 _ENTRIES = 1 << 26
 """Most numbers in the matrices of a formulation that makes one for each channel."""
-_LONGEST = 4096
+_LONGEST = 512
 """Longest transform that is tried as a matrix product."""
-_FEW_CHANNELS = 32
+_FEW_CHANNELS = 8
 """Most input channels of a group for which the sum over taps can pay."""
+_SCRATCH = 1 << 22
+"""Most places, padded ones included, in the maps of a group: the sum over taps keeps 64 bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def _compiled_transforms(problem: Problem, device: torch.device) -> bool:
 
 
 def _few_channels(problem: Problem) -> bool:
-    return problem.mixture.in_channels // problem.mixture.groups <= _FEW_CHANNELS
+    inputs, outputs = (n // problem.mixture.groups for n in (problem.mixture.in_channels, problem.mixture.out_channels))
+    padded = prod(n + 2 * p for n, p in zip(problem.size, problem.reach, strict=True))
+    return inputs <= _FEW_CHANNELS and max(inputs, outputs) * padded <= _SCRATCH
 
 
 def _small_map(problem: Problem) -> bool:

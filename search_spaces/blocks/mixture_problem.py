@@ -120,6 +120,10 @@ class Problem:
         """The distinct places that live taps look at, relative to the output's position, in order: U of them."""
         return tuple(sorted({offset for _, _, offset in self._live}))
 
+    def places(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The offsets as one index tensor ``(U,)`` for each axis, made once for each device."""
+        return _places(self, device)
+
     @cached_property
     def union(self) -> Layout:
         """Every live tap goes to its offset."""
@@ -154,6 +158,11 @@ class Problem:
 def problem(mixture: Mixture, size: tuple[int, ...]) -> Problem:
     """The mixture on a map of a size."""
     return Problem(mixture, size)
+
+
+@lru_cache(maxsize=4096)
+def _places(own: Problem, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(axis, device=device) for axis in zip(*own.offsets, strict=True))
 
 
 class _Mix(torch.autograd.Function):

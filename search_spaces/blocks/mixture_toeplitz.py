@@ -71,7 +71,7 @@ class _Toeplitz(torch.autograd.Function):
         box[:, offset] = kernel.t()
         flat = x.flatten(2).transpose(0, 1)  # (C, B, n)
         matrix = box[:, entry].view(channels, -1, flat.shape[2])
-        ctx.save_for_backward(flat, matrix, offset)
+        ctx.save_for_backward(flat, matrix)
         ctx.problem = problem
         made = torch.bmm(flat, matrix.mT)
         return made.transpose(0, 1).contiguous().view(batch, channels, *problem.out_size)
@@ -79,8 +79,9 @@ class _Toeplitz(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        flat, matrix, offset = ctx.saved_tensors
+        flat, matrix = ctx.saved_tensors
         problem: Problem = ctx.problem
+        _, offset = _diagonals(problem, flat.device)
         own = gradient.flatten(2).transpose(0, 1)  # (C, B, m)
         of_x = of_kernel = None
         if ctx.needs_input_grad[0]:

@@ -69,12 +69,25 @@ def test_timing_draws_nothing_from_the_caller_s_random_numbers() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_what_is_slowest_by_far_is_not_chosen() -> None:
-    # a product with a matrix of 3,600 frequencies for 13 taps is absurd
-    own = problem(Mixture(operations([3, 9], [1, 200], 1), 2, 2, (1,), 1, False), (2000,))
-    measured = times(own, inputs(own, batch=4))
-    assert measured[plan(own, inputs(own, batch=4))] == min(measured.values())
-    assert plan(own, inputs(own, batch=4)) != "matrices"
+@pytest.mark.parametrize(
+    ("channels", "groups", "size", "left_out"),
+    [
+        ((4, 4), 4, (20,), {"results"}),
+        ((4, 8), 1, (20,), {"results", "toeplitz", "fourier-depthwise"}),
+        ((64, 64), 1, (20,), {"results", "toeplitz", "fourier-depthwise", "native"}),
+        ((64, 64), 64, (5000,), {"results", "toeplitz", "matrices"}),
+        ((1, 4096), 1, (128, 128), {"results", "toeplitz", "fourier-depthwise", "native"}),
+    ],
+)
+def test_what_cannot_pay_is_not_tried(
+    channels: tuple[int, int], groups: int, size: tuple[int, ...], left_out: set[str]
+) -> None:
+    if not mixture_native.available() or not mixture_native_fourier.available():
+        pytest.skip("no compiler")
+    dims = len(size)
+    own = problem(Mixture(operations([3, 5], [1, 2], dims), *channels, (1,) * dims, groups, False), size)
+    assert set(candidates(own, CPU)) == set(FORMULATIONS) - left_out
+    assert not {"native", "native-fourier"} & set(candidates(own, torch.device("cuda")))
 
 
 def test_a_named_formulation_is_used(cache: Path) -> None:
