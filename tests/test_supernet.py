@@ -115,7 +115,7 @@ def test_kendalls_tau_is_between_shared_and_own_weights(order: list[int], tau: f
     [found] = honesty(trials, GOAL)
     assert (found.supernet, found.metric) == (0, "val_accuracy")
     assert found.tau == pytest.approx(tau)
-    assert found.scores[drawn[3].text] == (order[3], pytest.approx(0.3))
+    assert found.scores[drawn[3].text] == pytest.approx((order[3], 0.3))
 
 
 def test_without_the_metric_the_loss_is_compared_the_right_way_round() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nasplat
-from nasplat import api
+from nasplat import api, registry
 from nasplat.config import Budget
 from nasplat.errors import InvalidInputError
 from nasplat.fidelity import Fidelity
@@ -174,7 +174,7 @@ def test_show_says_what_was_derived_and_how_honest_it_is(
     study: Study, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = runner(monkeypatch, capsys)
-    monkeypatch.setattr("nasplat.registry.create", _with_waves(api.registry.create))
+    monkeypatch.setattr("nasplat.registry.create", _with_waves(registry.create))
     shown = run("show", "waves", "--store", str(store))
     assert "Kendall's τ" in shown.out
     assert str(study.trials[1].proposal.architecture) in shown.out
