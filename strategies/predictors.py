@@ -9,7 +9,8 @@ Two architectures are alike in their choices and in the walks of their drawings,
 - *drawing*: the Jaccard distance of the multisets of walks of up to three edges, after what is on no path from the
   first node to the last was removed. Walks are the features of path-based encodings (White, Neiswanger & Savani,
   "BANANAS", AAAI 2021) and the kernel is one on labelled graphs as in Ru et al., "NAS-BOWL" (ICLR 2021), here on the
-  drawing of any space. It sees through choices without effect, and through the names of equal branches.
+  drawing of any space. It sees through choices without effect, and through the names of equal branches. Where edges
+  are labelled the operations are on them, and a node between them is a place whose name says nothing.
 
 Share, length scale and noise come from a small grid by the marginal likelihood. They move on that grid by single
 steps, so that rounding errors of another processor do not get into a prediction by more than themselves.
@@ -48,17 +49,21 @@ _SMALLEST_VARIANCE = 1e-9
 def walks(graph: Graph, longest: int = _LONGEST_WALK) -> Counter[str]:
     """How often each sequence of labels is met on walks along the edges of what leads from the first node to the last.
 
-    Empty where nothing does.
+    Empty where nothing does. A node inside, all of whose edges are labelled, has no label.
     """
     out: list[list[tuple[int, str]]] = [[] for _ in graph.nodes]
+    named = {0, len(graph.nodes) - 1}
     for source, target, label in graph.edges:
         out[source].append((target, label))
+        if not label:
+            named |= {source, target}
     alive = _on_paths(out)
-    level = [(graph.nodes[node], node) for node in sorted(alive)]
+    labels = [text if node in named else "" for node, text in enumerate(graph.nodes)]
+    level = [(labels[node], node) for node in sorted(alive)]
     found = Counter(text for text, _ in level)
     for _ in range(longest):
         level = [
-            (f"{text}\n{label}\n{graph.nodes[target]}", target)
+            (f"{text}\n{label}\n{labels[target]}", target)
             for text, node in level
             for target, label in out[node]
             if target in alive
