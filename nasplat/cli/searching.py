@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nasplat import api
-from nasplat.cli import options, output
+from nasplat.cli import options, output, supernets
 from nasplat.cli.display import observing
 from nasplat.cli.execution import takes_execution
 from nasplat.config import Execution, StudyConfig
@@ -241,10 +241,12 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     ranked = study.ranked()[:top]
     failed = sum(t.failure is not None for t in study.trials)
     saved = sum(t.saved for t in study.trials)
+    shared = supernets.of_trials(study.trials, goal)
     if json:
         best = [_plain(t) for t in ranked]
         counts = {"trials": len(study.trials), "failed": failed, "saved": saved}
-        output.print_json({"study": config.name, "store": options.shown_store(store), **counts, "best": best})
+        about = {**counts, **({"supernets": supernets.plain(shared)} if shared else {})}
+        output.print_json({"study": config.name, "store": options.shown_store(store), **about, "best": best})
         return
     output.say(
         f"study {config.name}: {len(study.trials)} trials, {failed} failed, {saved} saved by earlier measurements"
@@ -256,6 +258,7 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     names = list(dict.fromkeys([goal.metric, *(g.metric for g in study.objective.goals), "params", "flops"]))
     rows = [{"trial": t.number, **_metrics(t, names), "architecture": t.proposal.architecture.text} for t in ranked]
     output.print_table(rows, ["trial", *(n for n in names if any(r.get(n) is not None for r in rows)), "architecture"])
+    supernets.say(shared)
     output.say(f"results: {options.shown_store(store)} (nasplat query {config.name}, nasplat plot {config.name})")
     if config.benchmark is None and config.epochs > 0:
         output.say(f"next: nasplat retrain {config.name} --top 1 --seeds 3")
@@ -276,16 +279,17 @@ def report_retraining(study: Study, json: bool) -> None:
     if not groups:
         output.say("no training completed; see why: nasplat why " + study.config.name)
         raise typer.Exit(1)
+    metric = study.objective.goals[0].metric
     rows: list[dict[str, Any]] = []
     for text, trials in groups.items():
-        values = [t.measurement["test_accuracy"] for t in trials if t.measurement is not None]
+        values = [t.measurement[metric] for t in trials if t.measurement is not None]
         weights = [t.measurement.artifacts.get("weights") for t in trials if t.measurement is not None]
         std = statistics.stdev(values) if len(values) > 1 else math.nan
         first = trials[0].measurement
         rows.append(
             {
                 "architecture": text,
-                "test_accuracy": statistics.mean(values),
+                metric: statistics.mean(values),
                 "std": std,
                 "seeds": len(values),
                 "params": first["params"] if first is not None else None,
@@ -296,14 +300,19 @@ def report_retraining(study: Study, json: bool) -> None:
         output.print_json({"study": study.config.name, "retrained": rows})
         return
     for row in rows:
-        spread = "" if math.isnan(row["std"]) else f" ± {100 * row['std']:.2f}"
         output.say(
-            f"test accuracy {100 * row['test_accuracy']:.2f}{spread} % "
-            f"(mean{' ± std' if spread else ''} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
+            f"{_with_spread(metric, row[metric], row['std'])} "
+            f"(mean{'' if math.isnan(row['std']) else ' ± std'} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
         )
         output.say(f"  {row['architecture']}")
         for path in row["weights"]:
             output.say(f"  weights: {path}")
+
+
+def _with_spread(metric: str, mean: float, std: float) -> str:
+    if metric == "test_accuracy":
+        return f"test accuracy {100 * mean:.2f}{'' if math.isnan(std) else f' ± {100 * std:.2f}'} %"
+    return f"{metric} {mean:.4g}{'' if math.isnan(std) else f' ± {std:.2g}'}"
 
 
 def _metrics(trial: Trial, names: list[str]) -> dict[str, float | None]:

@@ -104,10 +104,9 @@ class Sharing:
 
     def gumbel(self) -> list[Tensor]:
         """Standard Gumbel noise for the strengths of each decision."""
-        return [
-            -torch.empty(len(vector)).exponential_(generator=self.generator).log().to(vector.device)
-            for vector in self.strengths
-        ]
+        drawn = [torch.empty(len(vector)).exponential_(generator=self.generator) for vector in self.strengths]
+        tiny = torch.finfo(torch.float32).tiny  # the noise of an exact zero would be infinite
+        return [-d.clamp_min(tiny).log().to(v.device) for d, v in zip(drawn, self.strengths, strict=True)]
 
     def backward(self, loss: Tensor) -> None:
         """Replace all gradients, of weights and strengths; those of what was not computed are zero."""

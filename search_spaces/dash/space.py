@@ -32,6 +32,7 @@ KERNELS = {1: (3, 7, 11, 15, 19), 2: (3, 5, 7, 9)}
 DILATIONS = (1, 3, 7, 15)
 _USUAL = {1: (1, 128), 2: (3, 32, 32)}
 """Shapes of inputs at which the layers of a backbone are looked up where the user gives none."""
+_SHAPES = {1: "series (C, L)", 2: "images (C, H, W)"}
 _BOUNDLESS = 1 << 30
 _OPERATION = re.compile(r"k(\d+)d(\d+)")
 
@@ -85,17 +86,8 @@ class Dash(SearchSpace, WeightSharing):
         self.separable, self.merged = separable, merged
         self._input_shape = tuple(input_shape)
         self._dense = dense
-        published = BACKBONES.get(backbone)
-        if published is None and ":" not in backbone:
-            raise unknown_name("backbone", backbone, BACKBONES)
-        if width < 0 or search_width < 0 or (published is None and (width or search_width or causal)):
-            raise InvalidInputError("width, search_width and causal are settings of the published backbones, from 0")
-        shape = self._input_shape or (_USUAL[published.dims] if published else ())
-        if not shape:
-            raise InvalidInputError(f"what does {backbone} take? Say the shape of one input: input_shape=[3, 32, 32]")
+        shape = self._checked_shape()
         self._dims = len(shape) - 1
-        if self._dims not in KERNELS or min(shape) < 1:
-            raise InvalidInputError(f"{self.name} takes series (C, L) or images (C, H, W), got input_shape {shape}")
         self._kernels = tuple(kernels) or KERNELS[self._dims]
         self._dilations = tuple(dilations)
         self._check_operations()
@@ -111,6 +103,23 @@ class Dash(SearchSpace, WeightSharing):
             for what, value in (("kernel", layer.own.kernel), ("dilation", layer.own.dilation))
         }
         self.references: Mapping[str, Mapping[str, Value]] = {"default": own}  # type: ignore[misc]
+
+    def _checked_shape(self) -> tuple[int, ...]:
+        """Of the inputs at which the layers are looked up."""
+        name, published = self._backbone_name, self.published
+        if published is None and ":" not in name:
+            raise unknown_name("backbone", name, BACKBONES)
+        sizes = (self._width, self._search_width)
+        if min(sizes) < 0 or (published is None and (*sizes, self._causal) != (0, 0, False)):
+            raise InvalidInputError("width, search_width and causal are settings of the published backbones, from 0")
+        shape = self._input_shape or (_USUAL[published.dims] if published else ())
+        if not shape:
+            raise InvalidInputError(f"what does {name} take? Say the shape of one input: input_shape=[3, 32, 32]")
+        dims = (published.dims,) if published else tuple(KERNELS)
+        if len(shape) - 1 not in dims or min(shape) < 1:
+            what = " or ".join(_SHAPES[d] for d in dims)
+            raise InvalidInputError(f"backbone {name} takes {what}, got input_shape {shape}")
+        return shape
 
     def _check_operations(self) -> None:
         odd = self._causal or (self.published is not None and self.published.causal)
@@ -188,10 +197,9 @@ class Dash(SearchSpace, WeightSharing):
             InvalidArchitectureError: Saying why.
         """
         if task.vocabulary or len(task.input_shape) != self._dims + 1:
-            what = "series (C, L)" if self._dims == 1 else "images (C, H, W)"
             raise InvalidArchitectureError(
-                f"backbone {self._backbone_name} takes {what} of numbers; the inputs of task {task.name!r} are "
-                f"{'tokens ' if task.vocabulary else ''}{task.input_shape}"
+                f"backbone {self._backbone_name} takes {_SHAPES[self._dims]} of numbers; "
+                f"the inputs of task {task.name!r} are {'tokens ' if task.vocabulary else ''}{task.input_shape}"
             )
         if self._input_shape and task.input_shape != self._input_shape:
             raise InvalidArchitectureError(

@@ -190,6 +190,10 @@ def test_tasks_of_other_shapes_are_refused() -> None:
 def test_settings_that_make_no_space_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="unknown backbone 'wrm': did you mean 'wrn'"):
         Dash("wrm")
+    with pytest.raises(InvalidInputError, match=r"backbone wrn takes images \(C, H, W\), got input_shape \(1, 46\)"):
+        Dash("wrn", input_shape=(1, 46))
+    with pytest.raises(InvalidInputError, match="settings of the published backbones"):
+        Dash(f"{__name__}:own_network", input_shape=(3, 8, 8), width=2)
     with pytest.raises(InvalidInputError, match="kernels are odd"):
         Dash("wrn", kernels=(3, 4))
     with pytest.raises(InvalidInputError, match="Say the shape of one input"):
