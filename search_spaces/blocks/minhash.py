@@ -15,9 +15,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from nasplat.errors import InvalidInputError
+
 FAMILY = "sha256-sha224@1"
 """Name and version of the hash functions: h1 + i·h2 mod 2³¹ - 1 with h1, h2 the little-endian SHA-256 and SHA-224."""
 _PRIME = (1 << 31) - 1
+MOST = 256
+"""Hashes of a vocabulary's fingerprints that are kept; fewer are the first of these."""
 WORD_MARKS = ("##", "▁")
 """What tokenizers put before a continuation (WordPiece) or the beginning of a word (SentencePiece)."""
 
@@ -49,10 +53,20 @@ def word_fingerprint(tokens: Sequence[str], hashes: int, ngram: int) -> NDArray[
     return fingerprints
 
 
-@lru_cache(maxsize=8)
-def table(tokens: tuple[str, ...], hashes: int, ngram: int) -> NDArray[np.int64]:
-    """The fingerprints ``(V, hashes)`` of a vocabulary, computed once; treat as read-only."""
-    return np.stack([fingerprint(token, hashes, ngram) for token in tokens])
+def table(words: Sequence[str], hashes: int, ngram: int) -> NDArray[np.int32]:
+    """The fingerprints ``(V, hashes)`` of a vocabulary, computed once for all numbers of hashes up to ``MOST``.
+
+    Raises:
+        InvalidInputError: For more hashes than that.
+    """
+    if hashes > MOST:
+        raise InvalidInputError(f"fingerprints have at most {MOST} hashes, got {hashes}")
+    return _table(tuple(words), ngram)[:, :hashes]
+
+
+@lru_cache(maxsize=4)
+def _table(words: tuple[str, ...], ngram: int) -> NDArray[np.int32]:
+    return np.stack([fingerprint(word, MOST, ngram) for word in words]).astype(np.int32)
 
 
 def _seeds(gram: str) -> tuple[int, int]:

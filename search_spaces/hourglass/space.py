@@ -128,7 +128,7 @@ class Hourglass(SearchSpace):
             dropout=float(chosen["dropout"]),
         )
         return HourglassNetwork(
-            TokenEmbedding(task.vocabulary, dim, padding=task.padding),
+            TokenEmbedding(task.vocabulary, dim, padding=task.padding, unknown=task.unknown),
             hierarchy_of(chosen),
             config,
             head_of(task, dim, "mean"),

@@ -163,7 +163,7 @@ class TextMixer(SearchSpace):
         kind, dim = str(chosen["input"]), int(chosen["dim"])
         self._check_block(kind, INPUTS[kind], task)
         if kind == "embedding":
-            return TokenEmbedding(task.vocabulary, dim, padding=task.padding)
+            return TokenEmbedding(task.vocabulary, dim, padding=task.padding, unknown=task.unknown)
         if not task.words:
             raise InvalidArchitectureError(f"input=minhash needs the words of task {task.name!r}; choose embedding")
         return HashProjection(

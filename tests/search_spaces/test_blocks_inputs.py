@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nasplat.errors import InvalidArchitectureError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.search_spaces.blocks import minhash
 from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.drop_path import DropPath
@@ -89,10 +89,13 @@ def test_fingerprints_agree_as_often_as_words_are_alike(hashes: int, mean: float
 
 
 def test_a_vocabulary_is_fingerprinted_once() -> None:
-    first = minhash.table(tuple(WORDS), 64, 3)
-    assert minhash.table(tuple(WORDS), 64, 3) is first
+    first, fewer = minhash.table(WORDS, 64, 3), minhash.table(WORDS, 16, 3)
+    assert first.base is not None
+    assert fewer.base is first.base  # parts of one table
     assert first.shape == (len(WORDS), 64)
-    assert first.max() < 2**31
+    np.testing.assert_array_equal(first[4], minhash.fingerprint("Boston", 64, 3))
+    with pytest.raises(InvalidInputError, match="fingerprints have at most 256 hashes, got 512"):
+        minhash.table(WORDS, 512, 3)
 
 
 # The projection ----------------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ def test_a_vocabulary_is_fingerprinted_once() -> None:
 
 def counted(ids: Tensor, features: int) -> Tensor:
     """Counts of buckets ``(B, N, m)``, zeros for padding: the definition that the projection computes without."""
-    table = torch.from_numpy(minhash.table(tuple(WORDS), 64, 3) % features)
+    table = torch.from_numpy(minhash.table(WORDS, 64, 3) % features)
     counts = functional.one_hot(table, features).sum(1).float()
     counts[0] = 0
     return counts[ids]
@@ -135,6 +138,19 @@ def test_equal_words_are_equal_tokens_and_fingerprints_are_no_weights() -> None:
     assert torch.equal(y[0, 0], y[0, 2])
     assert torch.equal(y[0, 0], y[0, 3])
     assert projection.state_dict().keys() == {"weight", "bias"}
+
+
+def test_new_words_are_hashed_and_read_as_unknown() -> None:
+    """What a task learns of its words while it loads them."""
+    words = list(WORDS)
+    with torch_seed(0):
+        hashed, learned = HashProjection(words, 8), TokenEmbedding(len(words), 8, unknown=2)
+    words += ["hello", "reservation"]
+    new = torch.tensor([[len(WORDS), len(WORDS) + 1]])
+    assert torch.equal(learned(new), learned(torch.tensor([[2, 2]])))
+    y = hashed(new)
+    assert torch.equal(y[:, 0], hashed(torch.tensor([[1]]))[:, 0])
+    assert not torch.equal(y[:, 1], y[:, 0])
 
 
 def test_padding_is_zero_in_a_table_and_no_mask_is_empty() -> None:

@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,16 +33,20 @@ class TokenEmbedding(TokenInput):
         vocabulary: Number of ids.
         dim: Features d.
         padding: The id of padding, if any.
+        unknown: The id as which those beyond the vocabulary are read, if there are any.
     """
 
     traits: ClassVar[Traits] = Traits(causal=True)
 
-    def __init__(self, vocabulary: int, dim: int, *, padding: int | None = None) -> None:
+    def __init__(self, vocabulary: int, dim: int, *, padding: int | None = None, unknown: int | None = None) -> None:
         super().__init__()
+        self.unknown = unknown
         self.table = nn.Embedding(vocabulary, dim, padding_idx=padding)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Rows of the table."""
+        if self.unknown is not None:
+            ids = ids.where(ids < self.table.num_embeddings, self.unknown)
         out: Tensor = self.table(ids)
         return out
 
@@ -56,7 +62,7 @@ class HashProjection(TokenInput):
     is computed as ``embedding_bag`` of the buckets and no count is ever written down.
 
     Args:
-        words: The text of each id; padding's is not looked at.
+        words: The text of each id; padding's is not looked at. Where it grows later, so do the ids that are known.
         dim: Features d.
         hashes: h.
         features: m.
@@ -67,6 +73,7 @@ class HashProjection(TokenInput):
 
     traits: ClassVar[Traits] = Traits()
     family: ClassVar[str] = minhash.FAMILY
+    buckets: Tensor
 
     def __init__(
         self,
@@ -82,8 +89,9 @@ class HashProjection(TokenInput):
         super().__init__()
         self.window = window
         self.padding = padding
-        table = minhash.table(tuple(words), hashes, ngram) % features
-        self.register_buffer("buckets", torch.as_tensor(table, dtype=torch.int32), persistent=False)
+        self._words = words
+        self._sizes = (hashes, ngram, features)
+        self.register_buffer("buckets", torch.as_tensor(self._table(), dtype=torch.int32), persistent=False)
         bound = 1 / math.sqrt((2 * window + 1) * features)  # as a linear layer of that many inputs
         self.weight = nn.Parameter(torch.empty(features, (2 * window + 1) * dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
@@ -91,7 +99,9 @@ class HashProjection(TokenInput):
     def forward(self, ids: Tensor) -> Tensor:
         """``(B, N)`` to ``(B, N, d)``; padding next to nothing gives the bias."""
         length = ids.shape[1]
-        buckets: Tensor = self.buckets[ids.flatten()]  # type: ignore[index]
+        if len(self._words) > len(self.buckets):
+            self.buckets = torch.as_tensor(self._table(), dtype=torch.int32, device=self.buckets.device)
+        buckets = self.buckets[ids.flatten()]
         sums = functional.embedding_bag(buckets, self.weight, mode="sum").view(*ids.shape, -1)
         if self.padding is not None:
             sums = sums * (ids != self.padding)[:, :, None]
@@ -102,6 +112,11 @@ class HashProjection(TokenInput):
         parts = torch.unflatten(padded, 2, (2 * self.window + 1, -1))
         shifted = [parts[:, j : j + length, j] for j in range(2 * self.window + 1)]
         return torch.stack(shifted).sum(0) + self.bias
+
+    def _table(self) -> NDArray[np.int32]:
+        """The buckets ``(V, h)`` of all words that are known now."""
+        hashes, ngram, features = self._sizes
+        return minhash.table(self._words, hashes, ngram) % features
 
 
 POSITIONS = ("none", "sinusoid", "learned")
