@@ -103,7 +103,7 @@ def test_a_vocabulary_is_fingerprinted_once() -> None:
 
 def counted(ids: Tensor, features: int) -> Tensor:
     """Counts of buckets ``(B, N, m)``, zeros for padding: the definition that the projection computes without."""
-    table = torch.from_numpy(minhash.table(WORDS, 64, 3) % features)
+    table = torch.from_numpy(minhash.table(WORDS, 64, 3) % features).long()
     counts = functional.one_hot(table, features).sum(1).float()
     counts[0] = 0
     return counts[ids]
