@@ -61,7 +61,7 @@ def sql(client: httpx.Client, q: str) -> tuple[int, dict[str, Any]]:
     [
         "SELECT study, trials FROM v_cost",
         "WITH t AS (SELECT * FROM v_trial) SELECT COUNT(*), MAX(seconds) FROM t GROUP BY study",
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3) SELECT (SELECT COUNT(*) FROM n) FROM n",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3) SELECT (SELECT COUNT(*) FROM n)",
         "SELECT * FROM v_best JOIN v_saved USING (study) LEFT JOIN v_running USING (study)",
         "SELECT rank() OVER (ORDER BY value), json_extract('{\"a\": 1}', '$.a') FROM v_metric",
     ],
@@ -236,8 +236,8 @@ def test_the_token_opens_the_door(filled: Filled) -> None:
         assert client.get("/").status_code == client.get("/app.js").status_code == 200
         for wrong in (TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "", "größe"):
             for scheme in ("Bearer", "Basic"):
-                headers = {"authorization": f"{scheme} {wrong}".strip().encode()}
-                assert client.get("/api/studies", headers=headers).status_code == 401
+                given = [(b"authorization", f"{scheme} {wrong}".strip().encode())]
+                assert client.get("/api/studies", headers=given).status_code == 401
         headers = {"authorization": f"Bearer {TOKEN}"}
         assert client.get("/api/studies", headers=headers).status_code == 200
         assert client.get("/api/studies", params={"token": TOKEN}).status_code == 401
