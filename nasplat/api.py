@@ -192,12 +192,13 @@ def retrain(
                 f"study {study!r} looked its measurements up in a table; there is nothing to retrain"
             )
         chosen = list(architectures) or best_architectures(opened, config, top)
+    selected_by = (task or registry.create("task", config.task)).selected_by
     final_epochs = config.epochs if epochs is None else epochs
     final = replace(
         config,
         strategy="listed",
         strategy_options={"architectures": chosen, "seeds": seeds, "first_seed": RETRAIN_FIRST_SEED},
-        objective=("test_accuracy",),
+        objective=(f"test_{selected_by}",),
         constraints=(),
         epochs=final_epochs,
         budget=Budget(),
@@ -219,7 +220,7 @@ def best_architectures(store: Store, config: StudyConfig, top: int) -> list[str]
     space = space_of(config)
     measured: list[tuple[Architecture, Measurement]] = []
     for trial in store.trials(config.name, space):
-        if trial.measurement is None or trial.repeat_of is not None or trial.proposal.fidelity != config.fidelity:
+        if trial.measurement is None or trial.repeat_of is not None or not trial.proposal.is_at(config.fidelity):
             continue
         if objective.feasible(trial.measurement):
             measured.append((trial.proposal.architecture, trial.measurement))
@@ -245,7 +246,7 @@ def export(
 ) -> Path:
     """Write a retrained network as a folder that runs without nasplat; parity is checked.
 
-    Of several trained seeds the first is taken: choosing by their test accuracy would spoil its meaning.
+    Of several trained seeds the first is taken: choosing by their test metric would spoil its meaning.
 
     Args:
         study: Name of a search that was retrained, or of a retraining.
@@ -269,9 +270,10 @@ def export(
         raise InvalidInputError(f"no trained weights of study {study!r} are kept; first: nasplat retrain {study}")
     chosen = kept[0]
     same = [t.measurement for t in kept if t.proposal.architecture == chosen.proposal.architecture]
-    accuracies = [m["test_accuracy"] for m in same if m is not None]
     assert chosen.measurement is not None  # kept trials have one
     task = task or registry.create("task", config.task)
+    metric = f"test_{task.selected_by}"
+    values = [m[metric] for m in same if m is not None]
     network, normalization = load_network(config, chosen, task)
     decided = space_of(config).recipe(chosen.proposal.architecture)
     card = {
@@ -282,7 +284,7 @@ def export(
         "study": config.name,
         "trial": chosen.number,
         "metrics": {n: m.value for n, m in chosen.measurement.metrics.items()},
-        "test_accuracy": {"mean": statistics.fmean(accuracies), "seeds": len(accuracies)},
+        metric: {"mean": statistics.fmean(values), "seeds": len(values)},
         "epochs": config.epochs,
         "recipe": task.recipe.updated({**config.recipe, **decided}).to_json(),
         "versions": provenance("cpu"),

@@ -300,9 +300,10 @@ def report_retraining(study: Study, json: bool) -> None:
         output.print_json({"study": study.config.name, "retrained": rows})
         return
     for row in rows:
+        of_what = "mean" if math.isnan(row["std"]) else "mean ± std"
         output.say(
             f"{_with_spread(metric, row[metric], row['std'])} "
-            f"(mean{'' if math.isnan(row['std']) else ' ± std'} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
+            f"({of_what} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
         )
         output.say(f"  {row['architecture']}")
         for path in row["weights"]:
