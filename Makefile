@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-cluster lint wheel clean
+.PHONY: quickstart test test-cluster lint wheel frontend clean
 
 ## Find a network for the digits: search, retrain, test, draw (a few minutes).
 quickstart: $(INSTALLED)
@@ -26,6 +26,10 @@ lint: $(INSTALLED)
 ## sdist, wheel, a clean environment, a search from another directory.
 wheel: $(INSTALLED)
 	$(VENV)/bin/python tests/check_wheel.py
+
+## The dashboard's pages, from their sources into the folder that the wheel ships (needs node 20 and npm).
+frontend:
+	cd dashboards/frontend && npm ci --no-audit --no-fund && npm run build
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

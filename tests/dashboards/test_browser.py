@@ -160,8 +160,9 @@ def test_the_drawing_of_a_cell(visit: Visit, client: httpx.Client) -> None:
     assert page.locator("svg.layers .node text").all_text_contents() == found["graph"]["nodes"]
     labels = page.locator("svg.layers .edge-label text").all_text_contents()
     assert labels == [label for _, _, label in found["graph"]["edges"]]
-    page.get_by_role("link", name=str(found["trial"]["parents"][0]["number"]), exact=True).first.click()
-    page.wait_for_url(f"**number={found['trial']['parents'][0]['number']}")
+    parent = found["trial"]["parents"][0]["number"]
+    page.get_by_role("link", name=str(parent), exact=True).first.click()
+    page.wait_for_selector(f".sub:has-text('Trial {parent}')")
     visit.check()
 
 
