@@ -1,4 +1,4 @@
-"""Contracts as tests: a suite each for spaces, strategies, proxies, executors and stores.
+"""Contracts as tests: a suite each for spaces, supernets, strategies, proxies, executors and stores.
 
 The author of a plug-in derives a test class from a suite and says what is tested; nasplat's own plug-ins run the
 same files. Needs pytest and hypothesis, which are in the extra ``nasplat[dev]`` and no dependencies of nasplat::
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nasplat.testing.spaces import SpaceSuite
     from nasplat.testing.stores import SharedStoreSuite, StoreSuite
     from nasplat.testing.strategies import StrategySuite
+    from nasplat.testing.supernets import SupernetSuite
     from nasplat.testing.toy import ToySpace
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "SpaceSuite": "spaces",
     "StoreSuite": "stores",
     "StrategySuite": "strategies",
+    "SupernetSuite": "supernets",
     "ToySpace": "toy",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "SpaceSuite",
     "StoreSuite",
     "StrategySuite",
+    "SupernetSuite",
     "ToySpace",
 ]
 

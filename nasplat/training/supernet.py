@@ -90,11 +90,6 @@ class Sharing:
         self.weights_optimizer = weights_optimizer
         self.strengths_optimizer = method.optimizer(list(self.strengths))
 
-    @property
-    def clip_norm(self) -> float:
-        """Largest norm of a gradient by the recipe; 0 where it says nothing."""
-        return self._trainer.recipe.clip_norm
-
     def loss(self, batch: Batch, mixings: Sequence[Mixing]) -> Tensor:
         """The task's loss of the supernet under a mixing."""
         with self._trainer.autocast():
