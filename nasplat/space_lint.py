@@ -31,6 +31,8 @@ _WALKS = 40
 """Mutations for each option of the space, in the walk that looks for those that are never reached."""
 _CONTEXTS = 3
 """Architectures in which two options must have been the same before that is said of them."""
+_REMEMBERED = 50
+"""Architectures of which it is looked at what a backward pass needs: that takes ten times as long as counting."""
 _NAMED = 3
 """Examples that a message names."""
 
@@ -265,7 +267,8 @@ class _Linter:
         for architecture in drawn:
             try:
                 counts[architecture] = count(self._space, architecture, self._task)
-                kept[architecture] = _kept_bytes(self._space, architecture, self._task)
+                if len(kept) < _REMEMBERED:
+                    kept[architecture] = _kept_bytes(self._space, architecture, self._task)
             except InvalidArchitectureError as error:
                 invalid.append(f"{architecture} ({error})")
         self.result.figures["invalid"] = len(invalid) / len(drawn)

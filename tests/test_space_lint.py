@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value
-from nasplat.errors import InvalidArchitectureError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.search_spaces.nasbench201 import NasBench201
 from nasplat.space import SearchSpace
 from nasplat.space_lint import Effort, Lint, Severity, lint
@@ -217,3 +217,39 @@ def test_mistakes_are_named(nasplat: Run) -> None:
     result = nasplat("lint", "conv-kernel")
     assert (result.code, "did you mean 'conv-kernels'?" in result.err) == (2, True)
     assert nasplat("lint", "conv-kernels", "--samples", "0").code == 2
+
+
+class Words(SearchSpace):
+    """An embedding of a chosen width: tokens ``(B, L)`` to a class a position."""
+
+    name: ClassVar[str] = "words"
+
+    def __init__(self) -> None:
+        super().__init__([Choice("width", (2, 4, 8), ordered=True), Choice("bias", ("no", "yes"))])
+
+    def check(self, task: Task) -> None:
+        if not task.vocabulary:
+            raise InvalidInputError("words takes token ids")
+
+    def build(self, architecture: Architecture, task: Task) -> nn.Module:
+        width, bias = int(architecture["width"]), architecture["bias"] == "yes"
+        embedding = nn.Embedding(task.vocabulary, width)
+        return nn.Sequential(embedding, nn.Linear(width, task.outputs, bias=bias), Transposed())
+
+
+class Transposed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+def test_a_class_for_each_of_the_tokens() -> None:
+    task = Task("tags", input_shape=(7,), output_shape=(3, 7), target_shape=(7,), vocabulary=20)
+    result = lint(Words(), task, EFFORT)
+    assert not result.findings
+    assert result.figures["params"] == {"min": 20 * 2 + 2 * 3, "median": pytest.approx(100, abs=50), "max": 8 * 23 + 3}
+    assert result.figures["memory_bytes"]["min"] >= 4 * 7 * 2
+
+
+def test_a_task_that_the_space_refuses_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="words takes token ids"):
+        lint(Words(), blobs(), EFFORT)
