@@ -158,6 +158,15 @@ class SearchSpace(ABC):
         nodes = ("input", *(f"{name} = {value}" for name, value in architecture.values), "output")
         return Graph(nodes, tuple((i, i + 1, "") for i in range(len(nodes) - 1)))
 
+    @final
+    def drawing(self, architecture: Architecture) -> Graph:
+        """``graph``, or the settings of a supernet's training."""
+        if not architecture.is_supernet:
+            return self.graph(architecture)
+        (_, method), *settings = architecture.values
+        nodes = (f"supernet, trained by {method}", *(f"{name} = {value}" for name, value in settings))
+        return Graph(nodes, ())
+
     # What follows from the choices ---------------------------------------------------------------------------
 
     @property

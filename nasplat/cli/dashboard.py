@@ -105,7 +105,7 @@ class Installed:
     def graph(self, config: Mapping[str, Any], text: str) -> Graph:
         """The drawing of an architecture."""
         space = self._space(config)
-        return space.graph(space.parse(text))
+        return space.drawing(space.parse(text))
 
     def code(self, config: Mapping[str, Any], text: str) -> str:
         """Python that builds the untrained network of an architecture."""

@@ -185,7 +185,7 @@ def show(
             measured = reader.measurements(architecture.space, architecture.fingerprint)
     single = not architecture.is_supernet
     counts = count(found, architecture, registry.create("task", task)) if task and single else None
-    graph: Graph = found.graph(architecture) if single else Graph((architecture.text,), ())
+    graph: Graph = found.drawing(architecture)
     if draw is not None:
         from nasplat.dashboards.plots import draw_architecture, save
 
@@ -236,6 +236,8 @@ def _best_number(reader: Reader, study: str) -> int:
 
 def _drawn(graph: Graph) -> list[str]:
     """A chain as one line a node; any other graph as one line a node with its inputs."""
+    if not graph.edges:
+        return list(graph.nodes)
     if all(target == source + 1 for source, target, _ in graph.edges):
         return [*(("" if i == 0 else "→ ") + node for i, node in enumerate(graph.nodes))]
     lines = []
