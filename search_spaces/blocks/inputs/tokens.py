@@ -101,8 +101,7 @@ class HashProjection(TokenInput):
         length = ids.shape[1]
         if len(self._words) > len(self.buckets):
             self.buckets = torch.as_tensor(self._table(), dtype=torch.int32, device=self.buckets.device)
-        buckets = self.buckets[ids.flatten()]
-        sums = functional.embedding_bag(buckets, self.weight, mode="sum").view(*ids.shape, -1)
+        sums = self._sums(ids)
         if self.padding is not None:
             sums = sums * (ids != self.padding)[:, :, None]
         if not self.window:
@@ -112,6 +111,15 @@ class HashProjection(TokenInput):
         parts = torch.unflatten(padded, 2, (2 * self.window + 1, -1))
         shifted = [parts[:, j : j + length, j] for j in range(2 * self.window + 1)]
         return torch.stack(shifted).sum(0) + self.bias
+
+    def _sums(self, ids: Tensor) -> Tensor:
+        """What each word's counts give, ``(B, N, (2w + 1) d)``."""
+        if ids.device.type != "cpu" or torch.compiler.is_compiling():
+            return functional.embedding_bag(self.buckets[ids.flatten()], self.weight, mode="sum").view(*ids.shape, -1)
+        # A batch of text has few different words: each is summed up once. How many there are is not known to compilers,
+        # and asking a GPU takes longer than summing them all.
+        words, places = ids.unique(return_inverse=True)
+        return functional.embedding(places, functional.embedding_bag(self.buckets[words], self.weight, mode="sum"))
 
     def _table(self) -> NDArray[np.int32]:
         """The buckets ``(V, h)`` of all words that are known now."""
