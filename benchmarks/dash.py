@@ -19,7 +19,9 @@ All that was measured stays in the store in ``--out``; a run that was cut short 
 """
 
 import argparse
+import json
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,7 @@ import torch
 from scipy import stats
 
 import nasplat
-from nasplat.supernet import honesty
+from nasplat.supernet import DERIVED, honesty
 
 _WIDTH = 16
 SPACE = {"width": _WIDTH, "search_width": _WIDTH}
@@ -64,8 +66,14 @@ def series(data: Path, name: str) -> nasplat.Task:
 def interval(differences: Sequence[float]) -> str:
     """Mean of paired differences with its 95 % interval."""
     mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return f"{mean:+.2f}"
     half = float(stats.t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences) / len(differences) ** 0.5
     return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 class Lab:
@@ -80,17 +88,27 @@ class Lab:
         self._task = task
         self._options = options
         self.store = options.out / "dash.db"
+        self._book = options.out / "seconds.json"
+        self._seconds: dict[str, float] = json.loads(self._book.read_text()) if self._book.exists() else {}
 
     def _study(self, name: str, **settings: Any) -> nasplat.Study:
         given = {"space_options": SPACE, "epochs": self._options.epochs, "threads": 1, "device": "cpu", **settings}
-        return nasplat.search(
-            "dash:resnet1d", self._task, store=self.store, name=f"{self._task.name}/{name}", budget=1_000, **given
-        )
+        name, start = f"{self._task.name}/{name}", time.process_time()
+        study = nasplat.search("dash:resnet1d", self._task, store=self.store, name=name, **{"budget": 1_000, **given})
+        # Time on a processor, because a machine that others use too has no other measure.
+        self._seconds = {name: time.process_time() - start, **self._seconds}
+        self._book.write_text(json.dumps(self._seconds))
+        return study
 
-    def search(self, label: str, seed: int, **strategy: Any) -> nasplat.Study:
-        """A search by DASH with the derived architecture trained on the training part."""
-        given = {"search_epochs": self._options.search_epochs, "honesty": 0, "sampled": 8, **strategy}
-        return self._study(f"{label}/{seed}", strategy="dash", strategy_options=given, seed=seed)
+    def seconds(self, study: nasplat.Study) -> float:
+        """CPU seconds of a study when it was run."""
+        return self._seconds[study.config.name]
+
+    def search(self, label: str, seed: int, *, alone: bool, **strategy: Any) -> nasplat.Study:
+        """A search by DASH: the supernet alone, or with the derived architecture trained on the training part."""
+        given = {"search_epochs": self._options.search_epochs, "honesty": 0, "sampled": 0, **strategy}
+        budget = nasplat.Budget(seconds=1e-9) if alone else 1_000
+        return self._study(f"{label}/{seed}", strategy="dash", strategy_options=given, seed=seed, budget=budget)
 
     def random(self, count: int) -> list[nasplat.Trial]:
         """Random architectures trained on the training part."""
@@ -104,13 +122,14 @@ class Lab:
         return [space.sample(rng).text for _ in range(count)]
 
     def tested(self, text: str, seed: int, epochs: int) -> tuple[float, float]:
-        """Test error in % after a training on all search data, and its seconds without evaluation elsewhere."""
+        """Test error in % after a training on all search data, and its CPU seconds."""
         listed = {"architectures": [text], "seeds": 1, "first_seed": 1_000 + seed}
         name = f"final-{epochs}/{text.replace(',', '-')}/{seed}"
         final = {"final": True, "objective": ("test_accuracy",), "epochs": epochs}
-        trial = self._study(name, strategy="listed", strategy_options=listed, **final).trials[0]
-        assert trial.measurement is not None, trial.failure
-        return 100 * (1 - trial.measurement["test_accuracy"]), trial.measurement.cost.seconds
+        study = self._study(name, strategy="listed", strategy_options=listed, **final)
+        measured = study.trials[0].measurement
+        assert measured is not None, study.trials[0].failure
+        return 100 * (1 - measured["test_accuracy"]), self.seconds(study)
 
 
 def nasplat_space() -> nasplat.SearchSpace:
@@ -126,11 +145,10 @@ def compare(options: argparse.Namespace) -> None:
         lab = Lab(series(options.data, name), options)
         rows = []
         for seed in range(options.seeds):
-            supernet, derived = lab.search("dash", seed).trials[:2]
-            assert supernet.measurement is not None
-            assert derived.measurement is not None
-            searched = supernet.measurement.cost.seconds
-            error, seconds = lab.tested(derived.proposal.architecture.text, seed, options.epochs)
+            study = lab.search("dash", seed, alone=True)
+            supernet, searched = study.trials[0].measurement, lab.seconds(study)
+            assert supernet is not None
+            error, seconds = lab.tested(supernet.artifacts[DERIVED], seed, options.epochs)
             default, alone = lab.tested("default", seed, options.epochs)
             longer = max(options.epochs, round(options.epochs * (searched + seconds) / alone))
             equal_time, _ = lab.tested("default", seed, longer)
@@ -140,7 +158,7 @@ def compare(options: argparse.Namespace) -> None:
                 "random": statistics.mean(e for e, _ in random),
                 "default": default,
                 "default, equal time": equal_time,
-                "separation": supernet.measurement["separation"],
+                "separation": supernet["separation"],
                 "cost": (searched + seconds) / alone,
             }
             rows.append(row)
@@ -150,7 +168,7 @@ def compare(options: argparse.Namespace) -> None:
         for kind in ("derived", "random", "default", "default, equal time"):
             values = [row[kind] for row in rows]
             against = interval([row["derived"] - row[kind] for row in rows]) if kind != "derived" else ""
-            print(f"| {kind} | {statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} | {against} |")
+            print(f"| {kind} | {statistics.mean(values):.2f} ± {_spread(values):.2f} | {against} |")
         for what in ("separation", "cost"):
             print(f"{what}: {statistics.mean(row[what] for row in rows):.3f}")
 
@@ -163,8 +181,9 @@ def ablate(options: argparse.Namespace) -> None:
         print(f"\n### {name}: {options.search_epochs} epochs of search, {options.seeds} seeds; validation part\n")
         print("| search | separation | margin | derived error % | derived minus random, 95 % (Welch) |")
         print("|---|---|---|---|---|")
-        for label, changes in VARIANTS.items():
-            studies = [lab.search(label, seed, **changes) for seed in range(options.seeds)]
+        for label in options.variants:
+            changes = VARIANTS[label]
+            studies = [lab.search(label, seed, alone=False, **changes) for seed in range(options.seeds)]
             found = [[t.measurement for t in study.trials[:2]] for study in studies]
             errors = [100 * (1 - m["val_accuracy"]) for _, m in found]
             means = [statistics.mean(m[what] for m, _ in found) for what in ("separation", "margin")]
@@ -173,7 +192,7 @@ def ablate(options: argparse.Namespace) -> None:
             difference = statistics.mean(errors) - 100 * (1 - statistics.mean(random))
             print(
                 f"| {label} | {means[0]:.3f} | {means[1]:.3f} | {statistics.mean(errors):.2f} "
-                f"± {statistics.stdev(errors):.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}] |",
+                f"± {_spread(errors):.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}] |",
                 flush=True,
             )
         print(f"random architectures: {100 * (1 - statistics.mean(random)):.2f} ± {100 * statistics.stdev(random):.2f}")
@@ -225,6 +244,7 @@ def main() -> None:
     parser.add_argument("command", choices=list(commands))
     parser.add_argument("--data", type=Path, help="folder that holds series/<set>/{TRAIN,VALIDATION,TEST}.npy")
     parser.add_argument("--sets", nargs="+", default=["Crop", "ECG5000"])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--images", type=Path, help="folder with train/<class>/*")
     parser.add_argument("--table", type=Path, help="nasbench201.csv.gz")
     parser.add_argument("--channels", type=int, default=8, help="width of NAS-Bench-201's supernet")

@@ -81,6 +81,12 @@ def test_a_supernet_is_not_taken_for_an_architecture() -> None:
             call()
 
 
+def test_a_supernet_is_drawn_as_its_settings() -> None:
+    drawing = SPACE.drawing(SPACE.of_supernet(Subject.of("dash", {"clip": 1.0})))
+    assert drawing.nodes == ("supernet, trained by dash", "clip = 1.0")
+    assert SPACE.drawing(SPACE.parse("resnet")) == SPACE.graph(SPACE.parse("resnet"))
+
+
 def test_a_supernet_is_never_at_the_fidelity_of_a_study() -> None:
     fidelity = Fidelity(3)
     assert Proposal(SPACE.parse("#0"), fidelity).is_at(fidelity)
