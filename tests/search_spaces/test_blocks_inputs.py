@@ -140,6 +140,16 @@ def test_equal_words_are_equal_tokens_and_fingerprints_are_no_weights() -> None:
     assert projection.state_dict().keys() == {"weight", "bias"}
 
 
+def test_compilers_are_given_the_projection_without_counting_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch_seed(0):
+        projection = HashProjection(WORDS, 8, window=1, padding=0)
+    ids = torch.tensor([[1, 2, 1, 1], [8, 7, 8, 0]])
+    expected = projection(ids)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch, "unique", None)
+    torch.testing.assert_close(projection(ids), expected)
+
+
 def test_new_words_are_hashed_and_read_as_unknown() -> None:
     """What a task learns of its words while it loads them."""
     words = list(WORDS)

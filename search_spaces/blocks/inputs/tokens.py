@@ -118,7 +118,7 @@ class HashProjection(TokenInput):
             return functional.embedding_bag(self.buckets[ids.flatten()], self.weight, mode="sum").view(*ids.shape, -1)
         # A batch of text has few different words: each is summed up once. How many there are is not known to compilers,
         # and asking a GPU takes longer than summing them all.
-        words, places = ids.unique(return_inverse=True)
+        words, places = torch.unique(ids, return_inverse=True)
         return functional.embedding(places, functional.embedding_bag(self.buckets[words], self.weight, mode="sum"))
 
     def _table(self) -> NDArray[np.int32]:
