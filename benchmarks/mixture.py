@@ -165,7 +165,7 @@ def layers(timer: Timer, quick: bool) -> None:
     for depthwise in (False, True):
         for batch, channels, size, kernels in LAYERS:
             layer = Layer(channels, channels[0] if depthwise else 1, len(size), kernels, WIDE)
-            if quick and not depthwise and len(size) == 2 and prod(channels) * prod(size) > 1 << 18:
+            if quick and not depthwise and len(size) == 2 and prod(channels) * prod(size) >= 1 << 18:
                 continue
             took = timer.run(layer_steps(layer, batch, size))
             mixture = Mixture(
@@ -191,7 +191,7 @@ def supernets(timer: Timer, quick: bool) -> None:
 def regrets(timer: Timer, quick: bool) -> None:
     """How much slower the planner's choice is than the best candidate, measured anew."""
     print("\n| layer | chosen | best of a second measurement | regret |\n|---|---|---|---|")
-    timer = Timer(2 * timer.rounds, timer.cutoff, min)  # differences of a few percent: what disturbs only adds
+    timer = Timer(timer.rounds + 3, 0.1, min)  # differences of a few percent: what disturbs only adds
     worst = 0.0
     for depthwise in (False, True):
         for batch, channels, size, kernels in LAYERS:

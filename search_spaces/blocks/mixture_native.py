@@ -34,21 +34,33 @@ class _Layer(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Grid(ctypes.Structure):
+    """Where values lie on the circles of a transform: the source says more."""
+
+    _fields_: ClassVar = [
+        ("row_length", ctypes.c_int64), ("column_length", ctypes.c_int64), ("values", ctypes.c_int64),
+        ("rows", ctypes.POINTER(ctypes.c_int64)), ("columns", ctypes.POINTER(ctypes.c_int64)),
+    ]  # fmt: skip
+
+
 @cache
-def _compiled() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
+    """The compiled code, or None where there is no compiler that knows what the source needs."""
     loaded = library(_SOURCE)
     if loaded is not None:
+        integer, pointer = ctypes.c_int64, ctypes.c_void_p
+        layer, grid = ctypes.POINTER(_Layer), ctypes.POINTER(Grid)
+        arguments = {
+            "forward": [layer, *[pointer] * 3, integer, integer],
+            "backward": [layer, *[pointer] * 5, integer, integer],
+            "spectra": [grid, pointer, integer, integer, pointer, integer, integer, integer],
+            "values": [grid, pointer, integer, integer, pointer, integer, integer, integer],
+        }
         for scalar in SCALARS.values():
-            for name, maps in (("forward", 3), ("backward", 5)):
+            for name, types in arguments.items():
                 function = getattr(loaded, f"{name}_{scalar}")
-                function.restype = None
-                function.argtypes = [ctypes.POINTER(_Layer), *[ctypes.c_void_p] * maps, ctypes.c_int64, ctypes.c_int64]
+                function.restype, function.argtypes = None, types
     return loaded
-
-
-def available() -> bool:
-    """Whether there is a compiler."""
-    return _compiled() is not None
 
 
 @lru_cache(maxsize=1024)
@@ -95,7 +107,7 @@ def in_threads(part: Callable[[int, int], None], count: int, together: int = 1) 
 
 def _run(name: str, layer: _Layer, x: Tensor, *others: Tensor | None) -> None:
     """Calls the compiled code; groups are shared among threads."""
-    function: Callable[..., None] = getattr(_compiled(), f"{name}_{SCALARS[x.dtype]}")
+    function: Callable[..., None] = getattr(compiled(), f"{name}_{SCALARS[x.dtype]}")
     pointers = [None if t is None else t.data_ptr() for t in (x, *others)]
     in_threads(lambda first, last: function(ctypes.byref(layer), *pointers, first, last), layer.groups)
 

@@ -1,4 +1,4 @@
-"""The mixture by compiled Fourier transforms that write spectra with frequencies first; the ``.cpp`` beside says how.
+"""The mixture by compiled Fourier transforms that write spectra with frequencies first (``mixture_native.cpp``).
 
 Libraries transform one map after the other, which is slow for maps as small as those of networks, and their spectra
 have to be turned before they can be multiplied as matrices.
@@ -6,48 +6,19 @@ have to be turned before they can be multiplied as matrices.
 
 import ctypes
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import product
 from math import prod
-from pathlib import Path
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
-from nasplat.native import library
 from nasplat.search_spaces.blocks.mixture_fourier import good_lengths
-from nasplat.search_spaces.blocks.mixture_native import SCALARS, in_threads
+from nasplat.search_spaces.blocks.mixture_native import SCALARS, Grid, compiled, in_threads
 from nasplat.search_spaces.blocks.mixture_problem import Problem
 from nasplat.search_spaces.blocks.mixture_spectral import Transform, spectral
 
-_SOURCE = Path(__file__).with_name("mixture_native_fourier.cpp")
 _MAPS_AT_A_TIME = 32  # of single precision, half as many of double
-
-
-class _Grid(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("row_length", ctypes.c_int64), ("column_length", ctypes.c_int64), ("values", ctypes.c_int64),
-        ("rows", ctypes.POINTER(ctypes.c_int64)), ("columns", ctypes.POINTER(ctypes.c_int64)),
-    ]  # fmt: skip
-
-
-@cache
-def _compiled() -> ctypes.CDLL | None:
-    loaded = library(_SOURCE)
-    if loaded is not None:
-        integer, pointer = ctypes.c_int64, ctypes.c_void_p
-        for name, scalar in product(("spectra", "values"), SCALARS.values()):
-            function = getattr(loaded, f"{name}_{scalar}")
-            function.restype = None
-            function.argtypes = [
-                ctypes.POINTER(_Grid), pointer, integer, integer, pointer, integer, integer, integer,
-            ]  # fmt: skip
-    return loaded
-
-
-def available() -> bool:
-    """Whether there is a compiler that knows what the source needs."""
-    return _compiled() is not None
 
 
 @final
@@ -66,18 +37,18 @@ class CompiledTransforms(Transform):
         self._outputs = self._grids(product(*(range(0, n, s) for n, s in steps)))
         self._offsets = self._grids(problem.offsets)
 
-    def _grids(self, positions: Iterable[tuple[int, ...]]) -> tuple[_Grid, _Grid]:
+    def _grids(self, positions: Iterable[tuple[int, ...]]) -> tuple[Grid, Grid]:
         """Positions, and mirrored ones."""
         each = list(positions)
         return self._grid(each), self._grid([tuple(-p for p in own) for own in each])
 
-    def _grid(self, positions: Iterable[tuple[int, ...]]) -> _Grid:
+    def _grid(self, positions: Iterable[tuple[int, ...]]) -> Grid:
         """Positions, as long as those that share a row follow each other."""
         lift = (0,) * (2 - len(self._lengths))
         lengths = (*(1 for _ in lift), *self._lengths)
         places = [tuple(p % n for p, n in zip((*lift, *own), lengths, strict=True)) for own in positions]
         integers = ctypes.c_int64 * len(places)
-        return _Grid(*lengths, len(places), integers(*(r for r, _ in places)), integers(*(c for _, c in places)))
+        return Grid(*lengths, len(places), integers(*(r for r, _ in places)), integers(*(c for _, c in places)))
 
     def data(self, x: Tensor) -> Tensor:
         """Maps lie one after the other."""
@@ -106,15 +77,15 @@ class CompiledTransforms(Transform):
         self._values(self._offsets[0], made, 1, kernels, spectra)
         return made
 
-    def _maps(self, grid: _Grid, spectra: Tensor, size: tuple[int, ...]) -> Tensor:
+    def _maps(self, grid: Grid, spectra: Tensor, size: tuple[int, ...]) -> Tensor:
         made = spectra.new_empty(spectra.shape[1], *size, dtype=spectra.dtype.to_real())
         self._values(grid, made, prod(size), 1, spectra)
         return made
 
-    def _spectra(self, grid: _Grid, values: Tensor, maps: int, map_pitch: int, value_pitch: int) -> Tensor:
+    def _spectra(self, grid: Grid, values: Tensor, maps: int, map_pitch: int, value_pitch: int) -> Tensor:
         frequencies = (grid.column_length // 2 + 1) * grid.row_length
         made = values.new_empty(frequencies, maps, dtype=values.dtype.to_complex())
-        function = getattr(_compiled(), f"spectra_{SCALARS[values.dtype]}")
+        function = getattr(compiled(), f"spectra_{SCALARS[values.dtype]}")
         start, end = values.data_ptr(), made.data_ptr()
         in_threads(
             lambda a, b: function(ctypes.byref(grid), start, map_pitch, value_pitch, end, maps, a, b),
@@ -123,8 +94,8 @@ class CompiledTransforms(Transform):
         )
         return made
 
-    def _values(self, grid: _Grid, made: Tensor, map_pitch: int, value_pitch: int, spectra: Tensor) -> None:
-        function = getattr(_compiled(), f"values_{SCALARS[made.dtype]}")
+    def _values(self, grid: Grid, made: Tensor, map_pitch: int, value_pitch: int, spectra: Tensor) -> None:
+        function = getattr(compiled(), f"values_{SCALARS[made.dtype]}")
         spectra = spectra.contiguous()
         maps, start, end = spectra.shape[1], made.data_ptr(), spectra.data_ptr()
         in_threads(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from nasplat.cache import cached_array
 from nasplat.errors import InvalidInputError, unknown_name
-from nasplat.search_spaces.blocks import mixture_native, mixture_native_fourier
+from nasplat.search_spaces.blocks import mixture_native
 from nasplat.search_spaces.blocks.mixture_direct import merged, results
 from nasplat.search_spaces.blocks.mixture_fourier import fourier, fourier_depthwise
 from nasplat.search_spaces.blocks.mixture_matrices import matrices
@@ -36,7 +36,7 @@ from nasplat.search_spaces.blocks.mixture_toeplitz import toeplitz
 
 Apply = Callable[[Tensor, Tensor, Tensor, Problem], Tensor]
 
-_VERSION = 1
+_VERSION = 2
 """Raised when a formulation becomes faster or slower, so that old times are not believed."""
 _ROUNDS = 4
 _HOPELESS = 2.0
@@ -79,11 +79,7 @@ def _depthwise(problem: Problem, device: torch.device) -> bool:
 
 
 def _compiled(problem: Problem, device: torch.device) -> bool:
-    return device.type == "cpu" and mixture_native.available()
-
-
-def _compiled_transforms(problem: Problem, device: torch.device) -> bool:
-    return device.type == "cpu" and mixture_native_fourier.available()
+    return device.type == "cpu" and mixture_native.compiled() is not None
 
 
 def _few_channels(problem: Problem) -> bool:
@@ -108,7 +104,7 @@ FORMULATIONS: Mapping[str, Formulation] = {
     "matrices": Formulation(matrices, _always, _short),
     "toeplitz": Formulation(toeplitz, _depthwise, _small_map),
     "native": Formulation(native, _compiled, _few_channels),
-    "native-fourier": Formulation(native_fourier, _compiled_transforms, _always),
+    "native-fourier": Formulation(native_fourier, _compiled, _always),
 }
 """By name."""
 

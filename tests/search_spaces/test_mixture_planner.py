@@ -7,7 +7,7 @@ import torch
 
 from nasplat import native
 from nasplat.errors import InvalidInputError
-from nasplat.search_spaces.blocks import mixture_native, mixture_native_fourier, mixture_planner
+from nasplat.search_spaces.blocks import mixture_native, mixture_planner
 from nasplat.search_spaces.blocks.mixture import FORMULATIONS, MixtureConv, operations
 from nasplat.search_spaces.blocks.mixture_planner import candidates, plan, rule, times
 from nasplat.search_spaces.blocks.mixture_problem import Mixture, Problem, problem
@@ -18,8 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own and no plans in memory; compiled code is loaded before, from the user's."""
-    mixture_native.available()
-    mixture_native_fourier.available()
+    mixture_native.compiled()
     monkeypatch.setenv("NASPLAT_CACHE", str(tmp_path))
     monkeypatch.setattr(mixture_planner, "_PLANS", {})
     return tmp_path / "mixture"
@@ -82,7 +81,7 @@ def test_timing_draws_nothing_from_the_caller_s_random_numbers() -> None:
 def test_what_cannot_pay_is_not_tried(
     channels: tuple[int, int], groups: int, size: tuple[int, ...], left_out: set[str]
 ) -> None:
-    if not mixture_native.available() or not mixture_native_fourier.available():
+    if mixture_native.compiled() is None:
         pytest.skip("no compiler")
     dims = len(size)
     own = problem(Mixture(operations([3, 5], [1, 2], dims), *channels, (1,) * dims, groups, False), size)
@@ -123,7 +122,7 @@ def test_deterministic_runs_ask_no_clock(cache: Path) -> None:
 def test_the_rule_names_what_can_be_computed(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:
         monkeypatch.setenv("NASPLAT_NATIVE", "0")
-        for cached in (mixture_native._compiled, mixture_native_fourier._compiled, native.library):
+        for cached in (mixture_native.compiled, native.library):
             cached.cache_clear()
     try:
         for dims, size in ((1, 20), (1, 500), (2, 8), (2, 40)):
@@ -135,5 +134,5 @@ def test_the_rule_names_what_can_be_computed(compiled: bool, monkeypatch: pytest
                     assert rule(own, CPU) in candidates(own, CPU)
                     assert compiled or not rule(own, CPU).startswith("native")
     finally:
-        for cached in (mixture_native._compiled, mixture_native_fourier._compiled, native.library):
+        for cached in (mixture_native.compiled, native.library):
             cached.cache_clear()
