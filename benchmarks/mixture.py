@@ -110,7 +110,7 @@ def layer_steps(layer: Layer, batch: int, size: tuple[int, ...]) -> dict[str, Ca
         torch.autograd.grad(y, [x, *module.parameters()], torch.ones_like(y))
 
     modules["ours"](x)  # the planner's own steps
-    return {name: lambda own=module: step(own) for name, module in modules.items()}  # type: ignore[misc]
+    return {name: lambda own=module: step(own) for name, module in modules.items()}
 
 
 def network_steps(shape: Shape, contenders: Sequence[str]) -> dict[str, Callable[[], object]]:
@@ -205,11 +205,11 @@ def regrets(timer: Timer, quick: bool) -> None:
             inputs = (x, weight.requires_grad_(), torch.randn(len(own.mixture.operations), requires_grad=True))
 
             def step(name: str, inputs: tuple[Tensor, Tensor, Tensor] = inputs, own: object = own) -> None:
-                y = FORMULATIONS[name].apply(*inputs, own)  # type: ignore[arg-type]
+                y = FORMULATIONS[name].apply(*inputs, own)
                 torch.autograd.grad(y, inputs, torch.ones_like(y))
 
             names = candidates(own, torch.device("cpu"))
-            took = timer.run({n: (lambda n=n, step=step: step(n)) for n in names})  # type: ignore[misc]
+            took = timer.run({n: (lambda n=n, step=step: step(n)) for n in names})
             best = min(took, key=lambda n: took[n][0])
             regret = took[chosen][0] / took[best][0] - 1
             worst = max(worst, regret)
