@@ -104,6 +104,9 @@ def score(
     if networks or data is not None:
         space, task, own = scoring.of_own_networks(space, task, networks, data)
         samples, settings = None, {**own, **settings}
+        if not settings.get("name"):
+            with opened_store(store) as opened:
+                settings["name"] = _numbered(opened, "networks")
     if preset:
         settings = {**settings, **scoring.preset_settings(preset, space, settings)}
     options: dict[str, Any] = {"architectures": list(architectures)} if architectures else {}
@@ -393,8 +396,11 @@ def _name_for(store: Store, base: str, config: StudyConfig) -> str:
 
 def fresh_name(store: Store, config: StudyConfig) -> str:
     """A name that no study of the store has: ``<space>-<strategy>-<number>``."""
+    return _numbered(store, f"{config.space.partition(':')[0]}-{config.strategy.partition(':')[0]}")
+
+
+def _numbered(store: Store, base: str) -> str:
     taken = {s.name for s in store.studies()}
-    base = f"{config.space.partition(':')[0]}-{config.strategy.partition(':')[0]}"
     number = 1
     while f"{base}-{number}" in taken:
         number += 1

@@ -74,7 +74,7 @@ def test_networks_are_ranked_against_each_other(run: Run) -> None:
         expected = synflow.compute(wide, Batch(torch.from_numpy(X), torch.arange(24) % 3))
     assert found[NAMES[1]]["synflow"] == pytest.approx(expected, rel=1e-6)
     again = run("score", *NAMES[1:3], "--data", "batch.npz", "--proxy", "naswot+synflow+snip", "--store", "own.db")
-    assert "2 trials, 0 failed, 2 saved by earlier measurements" in again.out
+    assert "study networks-2: 2 trials, 0 failed, 2 saved by earlier measurements" in again.out
 
 
 def test_a_task_gives_the_batch_too(run: Run) -> None:
