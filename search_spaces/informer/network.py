@@ -154,7 +154,7 @@ class InformerNetwork(nn.Module):
         values, calendar = x[:, :variables, :known], x[:, variables:]
         tokens = self.encoder_tokens(values[:, :, -self.lookback :], calendar[:, :, known - self.lookback : known])
         context = cat([self._encoded(tokens, number) for number in range(len(self.encoders))], 1)
-        future = values.new_zeros(len(x), variables, self.series.horizon)
+        future = values.new_zeros(x.shape[0], variables, self.series.horizon)
         given = cat((values[:, :, known - self.start :], future), 2)
         out = self.decoder_tokens(given, calendar[:, :, known - self.start :])
         for layer in self.decoder:
@@ -164,7 +164,7 @@ class InformerNetwork(nn.Module):
 
     def _encoded(self, tokens: Tensor, number: int) -> Tensor:
         """The output of an encoder, which sees the last 2^-number of the steps."""
-        out: Tensor = self.encoders[number](tokens[:, -max(tokens.shape[1] >> number, 1) :])
+        out: Tensor = self.encoders[number](tokens[:, -max(self.lookback >> number, 1) :])
         return out
 
 

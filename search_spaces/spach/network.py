@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.drop_path import DropPath
-from nasplat.search_spaces.blocks.inputs.patches import ConvStem, PatchStem, pad_to_multiple
+from nasplat.search_spaces.blocks.inputs.patches import ConvStem, PatchStem, filled_up
 from nasplat.search_spaces.blocks.token_mixers.attention import Attention
 from nasplat.search_spaces.blocks.token_mixers.mixer import TokenMixer
 from nasplat.search_spaces.blocks.token_mixers.static import StaticMlp
@@ -96,21 +96,22 @@ class MixingBlock(nn.Module):
         if self.bypass is not None:
             y = y + self.bypass(x).flatten(2).transpose(1, 2)
         y = y + self.drop_path(self.mlp(self.norm2(y)))
-        return torch.unflatten(y.transpose(1, 2), 2, tuple(x.shape[2:]))
+        return y.transpose(1, 2).reshape(x.shape)
 
 
 @final
 class Downsample(nn.Module):
     """Two by two patches to one of twice the features: ``(B, C, H, W)`` to ``(B, 2C, ⌈H/2⌉, ⌈W/2⌉)``."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, height: int, width: int) -> None:
         super().__init__()
+        self.pad = filled_up(height, width, 2)
         self.conv = nn.Conv2d(dim, 2 * dim, 2, 2, bias=False)
         self.norm = nn.GroupNorm(1, 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Half the sides."""
-        out: Tensor = self.norm(self.conv(pad_to_multiple(x, 2)))
+        out: Tensor = self.norm(self.conv(self.pad(x)))
         return out
 
 
@@ -159,9 +160,9 @@ class SpachNetwork(nn.Module):
 
     def __init__(self, config: SpachConfig, image: Sequence[int], classes: int) -> None:
         super().__init__()
-        channels, height, width = image
+        _, height, width = image
         stem = PatchStem if config.stem == "conv1" else ConvStem
-        self.stem = stem(channels, config.dim, config.patch)
+        self.stem = stem(image, config.dim, config.patch)
         self.stem_norm = nn.LayerNorm(config.dim, eps=_EPS)
         height, width = -(-height // config.patch), -(-width // config.patch)
         dim = config.dim
@@ -169,7 +170,7 @@ class SpachNetwork(nn.Module):
         self.stages = nn.ModuleList()
         for number, kinds in enumerate(config.stages):
             if number > 0:
-                self.stages.append(Downsample(dim))
+                self.stages.append(Downsample(dim, height, width))
                 dim, height, width = 2 * dim, -(-height // 2), -(-width // 2)
             self.stages.append(Stage(kinds, config, dim, height * width, list(itertools.islice(rates, len(kinds)))))
         self.norm = nn.LayerNorm(dim, eps=_EPS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nasplat.choices import Value
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
+from nasplat.export.source import generate
 from nasplat.search_spaces.blocks.token_mixers.attention import Attention
 from nasplat.search_spaces.spach.network import ATTENTION, CONV, MLP, MixingBlock, SpachConfig, SpachNetwork
 from nasplat.search_spaces.spach.space import Spach
@@ -190,3 +191,10 @@ def test_only_image_classification_is_taken() -> None:
         with pytest.raises(InvalidInputError, match=f"spach takes images .* task '{task.name}' has inputs"):
             SPACE.check(task)
     SPACE.check(IMAGENET)
+
+
+def test_a_network_can_be_exported() -> None:
+    """As source; without branches and loops that depend on inputs."""
+    network = built(replace(SMALL, stages=((CONV,), (MLP, ATTENTION)), patch=2, stem="conv4"), side=15)
+    source = generate(network, torch.randn(2, 3, 15, 15))
+    assert "class Network" in source.text

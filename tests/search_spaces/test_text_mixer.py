@@ -10,6 +10,7 @@ from nasplat.choices import Value
 from nasplat.config import Budget, StudyConfig
 from nasplat.counting import count
 from nasplat.errors import InvalidArchitectureError, InvalidInputError
+from nasplat.export.source import generate
 from nasplat.search_spaces.blocks.heads import ClassHead
 from nasplat.search_spaces.blocks.inputs.tokens import TokenEmbedding
 from nasplat.search_spaces.blocks.mixer_layer import MixerLayer
@@ -242,3 +243,13 @@ def test_options_are_checked_and_leave_references_out() -> None:
         "pnlp-mixer-base",
         "pnlp-mixer-x-large",
     }
+
+
+@pytest.mark.parametrize("name", ["pnlp-mixer-x-small", "mlp-mixer"])
+def test_a_network_can_be_exported(name: str) -> None:
+    """As source; without branches and loops that depend on inputs."""
+    space = TextMixer(padding="tokens")
+    values = {**SPACE.references[name], "dim": 32, "hidden": 64}
+    with torch_seed(0):
+        network = space.build(space.architecture(values), texts(3, 6, padding=0)).eval()
+    assert "class Network" in generate(network, torch.randint(10, (2, 6))).text

@@ -1,5 +1,6 @@
 """Images to a grid of features: convolutions whose stride is the patch."""
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ from nasplat.search_spaces.blocks.traits import Traits
 _CONV_CHANNELS = 64
 
 
-def pad_to_multiple(x: Tensor, patch: int) -> Tensor:
-    """An image ``(B, C, H, W)`` with zeros right and below, so that patches of this side cover it."""
-    right, below = -x.shape[3] % patch, -x.shape[2] % patch
-    return functional.pad(x, (0, right, 0, below)) if right or below else x
+def filled_up(height: int, width: int, patch: int) -> nn.Module:
+    """What puts zeros on the right and below images of a size, so that patches of a side cover them."""
+    right, below = -width % patch, -height % patch
+    return nn.ZeroPad2d((0, right, 0, below)) if right or below else nn.Identity()
 
 
 @final
@@ -23,21 +24,22 @@ class PatchStem(nn.Module):
     Dosovitskiy et al. 2021, "An Image is Worth 16×16 Words" (ICLR), section 3.1.
 
     Args:
-        channels: Of the image, C.
+        image: ``(C, H, W)``.
         dim: Features d.
         patch: Side p of a patch.
     """
 
     traits: ClassVar[Traits] = Traits()
 
-    def __init__(self, channels: int, dim: int, patch: int) -> None:
+    def __init__(self, image: Sequence[int], dim: int, patch: int) -> None:
         super().__init__()
-        self.patch = patch
+        channels, height, width = image
+        self.pad = filled_up(height, width, patch)
         self.project = nn.Conv2d(channels, dim, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
         """A feature vector a patch."""
-        out: Tensor = self.project(pad_to_multiple(x, self.patch))
+        out: Tensor = self.project(self.pad(x))
         return out
 
 
@@ -49,16 +51,17 @@ class ConvStem(nn.Module):
     4.5, after Xiao et al. 2021, "Early Convolutions Help Transformers See Better" (NeurIPS).
 
     Args:
-        channels: Of the image, C.
+        image: ``(C, H, W)``.
         dim: Features d.
         patch: Side p of a patch in the image, even.
     """
 
     traits: ClassVar[Traits] = Traits()
 
-    def __init__(self, channels: int, dim: int, patch: int) -> None:
+    def __init__(self, image: Sequence[int], dim: int, patch: int) -> None:
         super().__init__()
-        self.patch = patch
+        channels, height, width = image
+        self.pad = filled_up(height, width, patch)
         sizes = ((channels, 7, 2), (_CONV_CHANNELS, 3, 1), (_CONV_CHANNELS, 3, 1))
         self.convs = nn.ModuleList(
             nn.Conv2d(c_in, _CONV_CHANNELS, kernel, stride, kernel // 2, bias=False) for c_in, kernel, stride in sizes
@@ -68,7 +71,7 @@ class ConvStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """A feature vector a patch."""
-        x = pad_to_multiple(x, self.patch)
+        x = self.pad(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             # Called as a function: naswot would otherwise read these alone, and not the GELUs of the blocks after them.
             x = functional.relu(norm(conv(x)))

@@ -99,7 +99,7 @@ class HashProjection(TokenInput):
     def forward(self, ids: Tensor) -> Tensor:
         """``(B, N)`` to ``(B, N, d)``; padding next to nothing gives the bias."""
         length = ids.shape[1]
-        if len(self._words) > len(self.buckets):
+        if len(self._words) > self._known:
             self.buckets = torch.as_tensor(self._table(), dtype=torch.int32, device=self.buckets.device)
         sums = self._sums(ids)
         if self.padding is not None:
@@ -114,16 +114,18 @@ class HashProjection(TokenInput):
 
     def _sums(self, ids: Tensor) -> Tensor:
         """What each word's counts give, ``(B, N, (2w + 1) d)``."""
-        if ids.device.type != "cpu" or torch.compiler.is_compiling():
-            return functional.embedding_bag(self.buckets[ids.flatten()], self.weight, mode="sum").view(*ids.shape, -1)
-        # A batch of text has few different words: each is summed up once. How many there are is not known to compilers,
-        # and asking a GPU takes longer than summing them all.
-        words, places = torch.unique(ids, return_inverse=True)
-        return functional.embedding(places, functional.embedding_bag(self.buckets[words], self.weight, mode="sum"))
+        if self.training and ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            # A batch of text has few different words: each is summed up once. How many there are is not known to
+            # compilers, and asking a GPU takes longer than summing them all.
+            words, places = torch.unique(ids, return_inverse=True)
+            return functional.embedding(places, functional.embedding_bag(self.buckets[words], self.weight, mode="sum"))
+        sums = functional.embedding_bag(self.buckets[ids.flatten()], self.weight, mode="sum")
+        return sums.view(ids.shape[0], ids.shape[1], sums.shape[1])
 
     def _table(self) -> NDArray[np.int32]:
         """The buckets ``(V, h)`` of all words that are known now."""
         hashes, ngram, features = self._sizes
+        self._known = len(self._words)
         return minhash.table(self._words, hashes, ngram) % features
 
 

@@ -68,7 +68,8 @@ class Attention(TokenMixer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens ``(B, N, d)`` that have attended to each other."""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        qkv, dim = self.qkv(x), self.qkv.in_features
+        q, k, v = (split_heads(qkv[..., i * dim : (i + 1) * dim], self.heads) for i in range(3))
         return self._attend(q, k, v, mask)
 
     def cross(self, query: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -93,5 +94,5 @@ class Attention(TokenMixer):
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=causal,
         )
-        out: Tensor = self.out(mixed.reshape(len(q), q.shape[2], -1) if self.mixed else join_heads(mixed))
+        out: Tensor = self.out(mixed.reshape(q.shape[0], q.shape[2], -1) if self.mixed else join_heads(mixed))
         return out

@@ -14,8 +14,8 @@ from nasplat.search_spaces.blocks.traits import Traits
 def hyper_positions(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
     """The position table ``(length, dim)`` of the authors' code: positions from 1 on, a frequency a feature.
 
-    Feature f has the frequency ``10000^(-2f/d)``, sine where f is even and cosine where it is odd; in Vaswani et al. 2017
-    two neighbours share ``10000^(-f/d)``.
+    Feature f has the frequency ``10000^(-2f/d)``, sine where f is even and cosine where it is odd; in Vaswani et al.
+    2017 two neighbours share ``10000^(-f/d)``.
     """
     position = torch.arange(1, length + 1, device=device, dtype=torch.float32)[:, None]
     feature = torch.arange(dim, device=device)
