@@ -1,16 +1,14 @@
-// Mixtures of convolutions on a processor, two ways.
+// Mixtures of convolutions on a processor, two ways. In both the lanes of a vector are different examples of a batch or
+// different maps, so maps are transposed on their way in and out.
 //
-// Directly, for groups with few channels: the sum over the distinct live taps. A map becomes rows of vectors with zeros at
-// both ends of each row, so that every tap of every output is one aligned load and one multiplication by a weight that
-// all lanes share. A block of neighbouring outputs stays in registers while all taps pass by.
+// Directly, for groups with few channels: the sum over the distinct live taps. A map becomes rows of vectors with zeros
+// at both ends of each row, so that every tap of every output is one aligned load and one multiplication by a weight
+// that all lanes share. A block of neighbouring outputs stays in registers while all taps pass by.
 //
-// By Fourier transforms of many small real maps at once, straight into spectra that have frequencies first: a transform is
-// plain arithmetic on vectors, without shuffles, and a frequency of 16 maps is written in one piece. Two blocks of lanes
-// go through one complex transform along a row, as its real and its imaginary part. Positions without data, in and out,
-// cost nothing along the first axis.
-//
-// In both the lanes of a vector are different examples of a batch or different maps, so maps are transposed on their way
-// in and out.
+// By Fourier transforms of many small real maps at once, straight into spectra that have frequencies first: a transform
+// is plain arithmetic on vectors, without shuffles, and a frequency of 16 maps is written in one piece. Two blocks of
+// lanes go through one complex transform along a row, as its real and its imaginary part. Positions without data, in
+// and out, cost nothing along the first axis.
 
 #include <algorithm>
 #include <cmath>
@@ -38,7 +36,7 @@ struct Layer {  // all sizes in elements; maps are (B, C, rows, columns), contig
 struct Grid {  // where the values of a map lie on a circle (of circles); one axis has rows = row_length = 1
     int64_t row_length, column_length;  // N of both axes, products of 2, 3 and 5
     int64_t values;
-    const int64_t* rows;     // of each value, ascending, from 0 to row_length - 1
+    const int64_t* rows;     // of each value, from 0 to row_length - 1; values that share a row follow each other
     const int64_t* columns;  // of each value, from 0 to column_length - 1
 };
 
