@@ -113,12 +113,17 @@ def score(
     # An objective has four goals at most; further parts of a combination are measured and ranked all the same.
     goals = tuple(str(goal) for goal in registry.proxies(proxy).goals[:4])
     strategy = "listed" if architectures else "exhaustive" if samples is None else "random"
+    budget = Budget(trials=samples if strategy == "random" else None)
+    if strategy == "exhaustive":
+        # It ends there by itself; who watches is told how much is left.
+        whole: SearchSpace = registry.create("search_space", space, options=settings.get("space_options"))
+        budget = Budget(trials=whole.size, count_repeats=True)
     return search(
         space,
         task,
         strategy=strategy,
         strategy_options=options,
-        budget=Budget(trials=samples if strategy == "random" else None),
+        budget=budget,
         store=store,
         observers=observers,
         **{"epochs": 0, "proxy": proxy, "objective": goals, **settings},

@@ -186,3 +186,13 @@ def test_what_is_given_goes_before_the_cheap_setting() -> None:
         "space_options": {"cells": 1, "channels": 4},
         "score_batch_size": 32,
     }
+
+
+def test_a_whole_space_is_a_budget_so_that_it_is_known_how_much_is_left(tmp_path: Path) -> None:
+    toy = "nasplat.testing.toy:ToySpace"
+    study = api.score(toy, "tests.plugins:blobs", proxy="params", samples=None, store=tmp_path / "s.db")
+    assert len(study.trials) == study.config.budget.trials == study.space.size == 50
+    halved = api.score(
+        toy, "tests.plugins:blobs", proxy="params", samples=None, constraints=["params <= 60"], store=tmp_path / "s.db"
+    )
+    assert 0 < len(halved.trials) < 50
