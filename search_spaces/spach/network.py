@@ -96,7 +96,8 @@ class MixingBlock(nn.Module):
         if self.bypass is not None:
             y = y + self.bypass(x).flatten(2).transpose(1, 2)
         y = y + self.drop_path(self.mlp(self.norm2(y)))
-        return y.transpose(1, 2).reshape(x.shape)
+        out: Tensor = y.transpose(1, 2)
+        return out.reshape(x.shape)
 
 
 @final
