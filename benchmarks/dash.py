@@ -225,9 +225,10 @@ def nasbench201(options: argparse.Namespace) -> None:
             assert supernet is not None
             assert derived is not None
             [found] = honesty(study.trials, study.objective.goals[0])
+            accuracy = 100 * derived["val_accuracy"]
             label = strategy + "".join(f" {k}={v}" for k, v in changes.items())
             print(
-                f"| {label}, seed {seed} | `{study.trials[1].proposal.architecture}` | {100 * derived['val_accuracy']:.2f} "
+                f"| {label}, seed {seed} | `{study.trials[1].proposal.architecture}` | {accuracy:.2f} "
                 f"| {found.tau:+.2f} ({len(found.scores)}) | {supernet.cost.seconds:.0f} |",
                 flush=True,
             )
