@@ -1,7 +1,6 @@
 """What every view is given."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -35,17 +34,12 @@ class Context:
 
 def plain(data: Any) -> Any:
     """Data as JSON can hold it: numbers of numpy as Python's, those that are not finite as null."""
-    match data:
-        case np.ndarray():
-            return plain(data.tolist())
-        case bool() | np.bool_():
-            return bool(data)
-        case np.integer():
-            return int(data)
-        case float() | np.floating():
-            return float(data) if math.isfinite(data) else None
-        case Mapping():
-            return {str(key): plain(value) for key, value in data.items()}
-        case list() | tuple():
-            return [plain(value) for value in data]
-    return data
+    if data is None or isinstance(data, str | int):
+        return data
+    if isinstance(data, float | np.floating):
+        return float(data) if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    return plain(data.tolist()) if isinstance(data, np.ndarray | np.generic) else data

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from nasplat.dashboards.views.context import Context, Data, plain
-from nasplat.storage.browsing import STATES, Frame, StudyInfo, details
+from nasplat.storage.browsing import REASONS, STATES, Frame, StudyInfo, details
 
 _RATE_SECONDS = 60.0
 """Over which the rate of a study is counted."""
+_MOST_SHOWN = 100
+"""Running trials, and failed ones."""
 
 
 def studies(context: Context) -> list[Data]:
@@ -139,21 +141,31 @@ def _extra(row: Data) -> dict[str, Any]:
 
 def running(context: Context, name: str) -> Data:
     """Trials that run, and the workers."""
-    info = context.database.study(name)
-    driver = details.drivers(context.database).get(info.id)
+    frame = context.frames.named(name)
+    driver = details.drivers(context.database).get(frame.study.id)
     return {
-        "trials": details.running(context.database, info),
+        "trials": details.running(context.database, frame.study, _numbers(frame, "running")[:_MOST_SHOWN]),
         "driver": None if driver is None else _driver(driver),
     }
 
 
 def failures(context: Context, name: str) -> Data:
     """The latest failed trials, and how many there are of each reason."""
-    info = context.database.study(name)
+    frame = context.frames.named(name)
+    with frame.held():
+        failed = frame.stored("state") == STATES.index("failed")
+        counts = np.bincount(frame.stored("reason")[failed], minlength=len(REASONS)).tolist()
+    numbers = _numbers(frame, "failed")[-_MOST_SHOWN:]
     return {
-        "reasons": details.failure_reasons(context.database, info),
-        "trials": details.failures(context.database, info),
+        "reasons": {str(reason): n for reason, n in zip(REASONS, counts, strict=True) if n},
+        "trials": details.failures(context.database, frame.study, numbers),
     }
+
+
+def _numbers(frame: Frame, state: str) -> list[int]:
+    with frame.held():
+        numbers: list[int] = frame.stored("number")[frame.stored("state") == STATES.index(state)].tolist()
+        return numbers
 
 
 def events(context: Context, name: str) -> list[Data]:

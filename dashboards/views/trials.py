@@ -2,9 +2,8 @@
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ def table(context: Context, name: str, chosen: Selection) -> Data:
         numbers = frame.stored("number")[places[chosen.offset : chosen.offset + chosen.limit]].tolist()
         total = len(places)
     rows = details.trials(context.database, frame.study, numbers)
-    return {"total": total, "trials": len(frame), "offset": chosen.offset, "rows": plain(rows)}
+    return {"total": total, "trials": len(frame), "offset": chosen.offset, "rows": rows}
 
 
 def curve(context: Context, name: str, x: str) -> Data:
@@ -206,6 +205,4 @@ def known_columns(metrics: list[str]) -> list[str]:
 def trial(context: Context, name: str, number: int) -> Data:
     """All about one trial."""
     info = context.database.study(name)
-    found: Mapping[str, Any] = details.trial(context.database, info, number)
-    data: Data = plain(found)
-    return data
+    return details.trial(context.database, info, number)

@@ -5,7 +5,7 @@ sorted, filtered and counted in memory, and a search that is running costs what 
 """
 
 from nasplat.storage.browsing.database import Database, StudyInfo
-from nasplat.storage.browsing.frame import COLUMNS, STATES, Frame
+from nasplat.storage.browsing.frame import COLUMNS, REASONS, STATES, Frame
 from nasplat.storage.browsing.frames import Frames
 
-__all__ = ["COLUMNS", "STATES", "Database", "Frame", "Frames", "StudyInfo"]
+__all__ = ["COLUMNS", "REASONS", "STATES", "Database", "Frame", "Frames", "StudyInfo"]

@@ -18,7 +18,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 def trials(database: Database, study: StudyInfo, numbers: Sequence[int]) -> list[Row]:
-    """Trials with their metrics as columns, in the order of ``numbers``; ``seconds`` of failed ones until they failed."""
+    """Trials with their metrics as columns, in the order of ``numbers``; failed ones have ``seconds`` as well."""
     t = s.trial.c
     found: dict[int, Row] = {}
     for start in range(0, len(numbers), CHUNK):
@@ -77,14 +77,14 @@ def _provenance(database: Database, measurement: int | None) -> str | None:
 
 
 def _relatives(database: Database, study: StudyInfo, number: int, *, parents: bool) -> list[Row]:
-    wanted, given = (s.lineage.c.parent, s.lineage.c.number) if parents else (s.lineage.c.number, s.lineage.c.parent)
-    statement = (
-        _BRIEF.join(s.lineage, (s.lineage.c.study_id == s.trial.c.study_id) & (wanted == s.trial.c.number))
-        .where(s.lineage.c.study_id == study.id, given == number)
-        .order_by(s.trial.c.number)
-        .limit(_MOST_RELATIVES)
-    )
-    return database.dicts(statement)
+    line = s.lineage.c
+    wanted, given = (line.parent, line.number) if parents else (line.number, line.parent)
+    # A child comes after its parent: of the rows, which no index has by parent, those before it need no look.
+    related = select(wanted).where(line.study_id == study.id, given == number, line.number >= number)
+    numbers = [r[0] for r in database.rows(related.order_by(line.number).limit(_MOST_RELATIVES))]
+    # Found one by one: joined, SQLite may read the trials of the whole study first.
+    t = s.trial.c
+    return database.dicts(_BRIEF.where(t.study_id == study.id, t.number.in_(numbers)).order_by(t.number))
 
 
 _MOST_RELATIVES = 200
@@ -144,20 +144,13 @@ def architecture(database: Database, space: str, fingerprint: str) -> Row:
     }
 
 
-def failures(database: Database, study: StudyInfo, *, most: int = 100) -> list[Row]:
-    """The latest failed trials with reason and traceback, the newest first."""
+def failures(database: Database, study: StudyInfo, numbers: Sequence[int]) -> list[Row]:
+    """Failed trials with reason and traceback, the newest first."""
     t = s.trial.c
     columns = (t.number, t.proposed.label("architecture"), t.attempts, t.finished_at, t.failure_seconds)
     why = (t.failure_reason, t.failure_message, t.failure_traceback)
-    failed = select(*columns, *why).where(t.study_id == study.id, t.state == "failed")
-    return database.dicts(failed.order_by(t.number.desc()).limit(most))
-
-
-def failure_reasons(database: Database, study: StudyInfo) -> dict[str, int]:
-    """How many trials failed for each reason."""
-    t = s.trial.c
-    counted = select(t.failure_reason, func.count()).where(t.study_id == study.id, t.state == "failed")
-    return {str(r[0]): int(r[1]) for r in database.rows(counted.group_by(t.failure_reason))}
+    chosen = select(*columns, *why).where(t.study_id == study.id, t.number.in_(numbers))
+    return database.dicts(chosen.order_by(t.number.desc()))
 
 
 def events(database: Database, study: StudyInfo, *, most: int = 200) -> list[Row]:
@@ -185,11 +178,11 @@ def _is_alive(driver: Mapping[str, Any], now: float) -> bool:
     return now - float(driver["heartbeat_at"]) < LEASE_SECONDS
 
 
-def running(database: Database, study: StudyInfo, *, most: int = 100) -> list[Row]:
-    """The trials that run now, the oldest first, with their fidelity and for how long they have run."""
+def running(database: Database, study: StudyInfo, numbers: Sequence[int]) -> list[Row]:
+    """Trials that run, the oldest first, with their fidelity and for how long they have run."""
     t = s.trial.c
     columns = (t.number, t.proposed.label("architecture"), t.epochs, t.data_fraction, t.resolution, t.seed)
-    statement = select(*columns, t.attempts, t.why, t.asked_at).where(t.study_id == study.id, t.state == "running")
+    chosen = select(*columns, t.attempts, t.why, t.asked_at).where(t.study_id == study.id, t.number.in_(numbers))
     now = time.time()
-    rows = database.dicts(statement.order_by(t.number).limit(most))
+    rows = database.dicts(chosen.order_by(t.number))
     return [{**r, "running_seconds": max(0.0, now - r["asked_at"])} for r in rows]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Select, case, func, select
 
 from nasplat.errors import InvalidInputError, unknown_name
+from nasplat.measurement import FailureReason
 from nasplat.storage import schema as s
 from nasplat.storage.browsing.database import Database, StudyInfo
 from nasplat.storage.bulk import CHUNK
@@ -24,11 +25,13 @@ STATES = ("waiting", "running", "completed", "failed")
 FINISHED = STATES.index("completed")
 """Of this index and later ones nothing changes any more."""
 
+REASONS = ("unknown", *FailureReason)
+"""Why trials fail; a frame holds the index of one of them."""
 _OBJECTIVES = tuple(f"objective_{i}" for i in range(4))
 _DTYPE = np.dtype(
     [
         *((name, "i8") for name in ("number", "measurement", "repeat_of")),
-        *((name, "u1") for name in ("state", "saved")),
+        *((name, "u1") for name in ("state", "saved", "reason")),
         *((name, "i4") for name in ("epochs", "attempts")),
         *((name, "f8") for name in ("seconds", "gpu_seconds", "asked_at", "finished_at", *_OBJECTIVES)),
     ]
@@ -155,7 +158,7 @@ class Frame:
         with self._lock:
             if name in ("order", "cost", "elapsed"):
                 return self._run_columns()[name]
-            if name in _DTYPE.names and name not in ("measurement", "repeat_of"):  # type: ignore[operator]
+            if name in _DTYPE.names and name not in ("measurement", "repeat_of", "reason"):  # type: ignore[operator]
                 return self.stored(name).astype(float)
             return self._metric(name)
 
@@ -288,6 +291,7 @@ def _columns() -> Sequence[ColumnElement[Any]]:
         "repeat_of": func.coalesce(t.repeat_of, -1),
         "state": case({name: i for i, name in enumerate(STATES)}, value=t.state, else_=0),
         "saved": case((t.saved, 1), else_=0),
+        "reason": case({name: i for i, name in enumerate(REASONS)}, value=t.failure_reason, else_=0),
         "seconds": func.coalesce(m.seconds, t.failure_seconds),
         "gpu_seconds": func.coalesce(m.gpu_seconds, t.failure_gpu_seconds),
     }

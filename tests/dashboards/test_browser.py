@@ -28,7 +28,8 @@ from nasplat.trial import Trial
 from tests.dashboards.conftest import Filled, served
 from tests.dashboards.store import HOSTILE, small_config
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = os.environ.get("NASPLAT_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None
@@ -71,7 +72,7 @@ READY = {
 class Visit:
     """A page, what it asked for and what it complained about."""
 
-    page: sync_api.Page
+    page: Page
     origin: str
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
@@ -86,7 +87,7 @@ class Visit:
         if kind in ("error", "warning"):
             self.complaints.append(text)
 
-    def open(self, path: str, ready: str) -> sync_api.Page:
+    def open(self, path: str, ready: str) -> Page:
         """Go to a page and wait until it shows what it is there for."""
         self.page.goto(self.origin + path)
         self.page.wait_for_selector(ready, timeout=60_000)
@@ -99,22 +100,22 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
+def browser() -> Iterator[Browser]:
     """Chromium; for one module, because its event loop stands in the way of others."""
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def visit(browser: sync_api.Browser, client: httpx.Client) -> Iterator[Visit]:
+def visit(browser: Browser, client: httpx.Client) -> Iterator[Visit]:
     """A fresh visitor with a large screen."""
     yield from visitor(browser, client)
 
 
-def visitor(browser: sync_api.Browser, client: httpx.Client, **screen: object) -> Iterator[Visit]:
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", **screen})
+def visitor(browser: Browser, client: httpx.Client, width: int = 1280, height: int = 800) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
     yield Visit(context.new_page(), str(client.base_url).rstrip("/"))
     context.close()
 
@@ -123,7 +124,7 @@ def best_of(client: httpx.Client, study: str) -> int:
     return int(client.get("/api/study", params={"study": study}).json()["summary"]["best"]["number"])
 
 
-def shoot(page: sync_api.Page, name: str, folder: Path, *, whole: bool = True) -> Path:
+def shoot(page: Page, name: str, folder: Path, *, whole: bool = True) -> Path:
     """A picture of a page once it stands still."""
     folder = Path(os.environ.get("NASPLAT_SCREENSHOTS", folder))
     path = folder / f"dashboard-{name}.png"
@@ -133,7 +134,7 @@ def shoot(page: sync_api.Page, name: str, folder: Path, *, whole: bool = True) -
     return path
 
 
-def colours(page: sync_api.Page, selector: str, path: Path) -> int:
+def colours(page: Page, selector: str, path: Path) -> int:
     """How many colours a part of a page has."""
     page.locator(selector).first.screenshot(path=path)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
@@ -166,7 +167,7 @@ def test_the_drawing_of_a_cell(visit: Visit, client: httpx.Client) -> None:
     visit.check()
 
 
-def test_a_search_is_seen_without_reloading(browser: sync_api.Browser, filled: Filled, tmp_path: Path) -> None:
+def test_a_search_is_seen_without_reloading(browser: Browser, filled: Filled, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/live.db"
     shown, seen = threading.Event(), threading.Event()
 
@@ -237,7 +238,7 @@ def test_hostile_names_are_text(visit: Visit, path: str) -> None:
     assert visit.complaints == []
 
 
-def test_the_token(browser: sync_api.Browser, filled: Filled) -> None:
+def test_the_token(browser: Browser, filled: Filled) -> None:
     with served(filled.url, Settings(token=TOKEN)) as client:
         for visit in visitor(browser, client):
             page = visit.open("/study?study=evolution-0", "input[type=password]")
@@ -255,7 +256,7 @@ def test_the_token(browser: sync_api.Browser, filled: Filled) -> None:
             visit.check()
 
 
-def test_a_link_leads_nowhere_else_after_the_token(browser: sync_api.Browser, filled: Filled) -> None:
+def test_a_link_leads_nowhere_else_after_the_token(browser: Browser, filled: Filled) -> None:
     with served(filled.url, Settings(token=TOKEN)) as client:
         for visit in visitor(browser, client):
             visit.open(f"/login?next=//evil.example/x#token={quote(TOKEN)}", "text=evolution-0")
@@ -302,8 +303,8 @@ def test_dark_is_kept(visit: Visit, tmp_path: Path) -> None:
     visit.check()
 
 
-def test_a_phone_scrolls_in_one_direction(browser: sync_api.Browser, client: httpx.Client, tmp_path: Path) -> None:
-    for visit in visitor(browser, client, viewport={"width": 390, "height": 844}):
+def test_a_phone_scrolls_in_one_direction(browser: Browser, client: httpx.Client, tmp_path: Path) -> None:
+    for visit in visitor(browser, client, width=390, height=844):
         for name, path in PAGES.items():
             page = visit.open(path, READY[name] if name not in ("architecture",) else "h1")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
@@ -330,7 +331,7 @@ def test_a_point_leads_to_its_architecture(visit: Visit) -> None:
     pytest.fail("no point answered")
 
 
-def test_a_report_needs_no_server(browser: sync_api.Browser, filled: Filled, tmp_path: Path) -> None:
+def test_a_report_needs_no_server(browser: Browser, filled: Filled, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     with Database(filled.url) as database:
         write_report(database, Installed(trust_spaces=False), "evolution-0", path)

@@ -1,11 +1,15 @@
 """The dashboard over PostgreSQL, and what its query box lets through there."""
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 
+from nasplat import dashboards
 from nasplat.config import Execution
 from nasplat.dashboards.server import Settings
 from nasplat.storage import Reader, SqlStore
@@ -109,3 +113,18 @@ def test_no_statement_runs_on(urls: tuple[str, str], monkeypatch: pytest.MonkeyP
             status, said = ask(client, q)
             assert status == 400
             assert "took longer than 0.3 seconds" in said
+
+
+def test_every_panel_of_grafana_is_answered(urls: tuple[str, str]) -> None:
+    board = json.loads((Path(dashboards.__file__).parent / "grafana" / "nasplat.json").read_text())
+    statements = [target["rawSql"] for panel in board["panels"] for target in panel["targets"]]
+    statements += [variable["query"] for variable in board["templating"]["list"]]
+    assert len(statements) > 10
+    answered = 0
+    with psycopg.connect(urls[1]) as connection:
+        for statement in statements:
+            filled = re.sub(r"\$__timeFilter\((.*?\))\)", r"\1 <= NOW()", statement)
+            filled = filled.replace("$study", "'s'").replace("$metric", "val_accuracy")
+            assert "$" not in filled
+            answered += bool(connection.execute(filled.encode()).fetchall())
+    assert answered >= len(statements) - 3  # nothing has been started again, failed for two reasons, or runs
