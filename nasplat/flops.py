@@ -80,7 +80,7 @@ class _Shapes(TorchFunctionMode):
             self.flops += int(counter.get_total_flops())
             return product
         free = known is not None or function in _FREE
-        if not free or (function is Tensor.__getitem__ and _looks(arguments[1])):
+        if not free or (function is Tensor.__getitem__ and _looks(arguments[1])) or _is_sized(function, arguments):
             self.gave_up = True  # the network may catch what is raised
             raise _ValueNeededError(str(function))
         return function(*arguments, **options)
@@ -88,8 +88,18 @@ class _Shapes(TorchFunctionMode):
 
 def _looks(index: Any) -> bool:
     """Whether an index may take places by the values of a tensor."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts)
+    parts = list(index) if isinstance(index, tuple) else [index]
+    bounds = [bound for part in parts if isinstance(part, slice) for bound in (part.start, part.stop, part.step)]
+    return not all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in [*parts, *bounds])
+
+
+def _is_sized(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+    """Whether a size comes from the value of a tensor."""
+    if function not in _SIZED:
+        return False
+    sizes = arguments if function in _FACTORIES else arguments[1:]
+    flat = [size for given in sizes for size in (given if isinstance(given, tuple | list) else (given,))]
+    return any(isinstance(size, Tensor) for size in flat)
 
 
 def _same(x: Tensor, *_: Any, **__: Any) -> _Result:
@@ -193,4 +203,10 @@ _FREE = frozenset(
         functional.pixel_shuffle, functional.normalize,
     }
 )  # fmt: skip
-"""They run, at no FLOPs; what they give has a shape that no value decides."""
+"""They run, at no FLOPs; what they give has a shape that no value decides, unless a size is a tensor."""
+_FACTORIES = frozenset({torch.zeros, torch.ones, torch.empty, torch.arange})
+_SIZED = _FACTORIES | {
+    Tensor.unflatten, Tensor.reshape, Tensor.view, Tensor.expand, Tensor.repeat, Tensor.split, Tensor.chunk,
+    Tensor.tensor_split, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty, torch.unflatten, torch.reshape,
+    torch.split, torch.chunk, torch.tensor_split, functional.pad,
+}  # fmt: skip

@@ -159,6 +159,30 @@ def test_a_mask_is_a_value() -> None:
     assert flops(Masked(), torch.tensor([[1.0, -1.0, 2.0]])) == 2 * 2 * 3
 
 
+class Sized(nn.Module):
+    """As many rows as a value says: of a slice, of new zeros, of a repetition."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = functional.relu(x).sum().long()
+        match self.way:
+            case "slice":
+                taken = torch.zeros(9, 4)[:rows]
+            case "zeros":
+                taken = torch.zeros((rows, 4))  # type: ignore[arg-type]
+            case _:
+                taken = torch.zeros(1, 4).repeat(rows, 1)  # type: ignore[call-overload]
+        return functional.linear(taken, torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("way", ["slice", "zeros", "repeat"])
+def test_a_size_may_be_a_value(way: str) -> None:
+    assert flops(Sized(way), torch.tensor([[1.0, -7.0, 4.0, 0.0]])) == 2 * 5 * 4 * 3
+
+
 def test_the_error_of_a_network_is_its_own() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         flops(nn.Linear(3, 2), torch.zeros(1, 4))
