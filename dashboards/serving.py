@@ -22,11 +22,14 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise InvalidInputError(
             f"the dashboard cannot listen on {host}:{port}: {error.strerror or error}; give another --host or --port"
         ) from error
+    # Connections inherit it. Without, the second packet of an answer waits 40 ms for the acknowledgement of the first.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def make_server(database: Database, catalog: Catalog, settings: Settings, access: Access) -> uvicorn.Server:

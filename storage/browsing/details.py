@@ -93,8 +93,8 @@ _BRIEF: Select[Any] = select(
 )
 
 
-def ancestors(database: Database, study: StudyInfo, number: int, *, most: int = 200) -> list[Row]:
-    """The line of first parents of a trial, itself first."""
+def ancestors(database: Database, study: StudyInfo, number: int, *, most: int = 60) -> list[Row]:
+    """The line of first parents of a trial, itself first, the nearest ``most``."""
     line: list[Row] = []
     seen: set[int] = set()
     current: int | None = number

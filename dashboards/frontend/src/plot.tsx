@@ -64,6 +64,11 @@ class Drawing {
   hit: Hit | null = null;
   frames = 0;
   private due = 0;
+  private settled = 0;
+  private moving = false;
+  private drawnAt = 0;
+  /** Points of a frame while the view moves: as many as the machine draws in time. */
+  private most = 100_000;
   private renderer: PointRenderer | null;
   props!: PlotProps;
 
@@ -110,10 +115,19 @@ class Drawing {
 
   schedule(): void {
     if (this.due) return;
-    this.due = requestAnimationFrame(() => {
+    this.due = requestAnimationFrame((now) => {
       this.due = 0;
+      if (this.moving) this.adapt(now - this.drawnAt);
+      this.drawnAt = now;
       this.draw();
     });
+  }
+
+  /** Fewer points where frames come late, more where there is time left. */
+  private adapt(milliseconds: number): void {
+    if (milliseconds > 1000) return; // the first frame of a movement
+    const slower = milliseconds > 25;
+    this.most = Math.min(Math.max(2_000, this.most * (slower ? 0.6 : 1.1)), 1_000_000);
   }
 
   private toX(value: number, log: boolean): number {
@@ -182,7 +196,7 @@ class Drawing {
         Math.round((this.width - EDGE.left - EDGE.right) * ratio),
         Math.round((this.height - EDGE.top - EDGE.bottom) * ratio),
       ],
-    });
+    }, this.moving ? this.most : n);
   }
 
   private drawAxes(context: CanvasRenderingContext2D, color: (name: string) => string): void {
@@ -300,6 +314,12 @@ class Drawing {
     };
     this.view = { x: changed(this.view.x, dx, aboutX), y: changed(this.view.y, dy, aboutY) };
     this.hit = null;
+    this.moving = true;
+    clearTimeout(this.settled);
+    this.settled = window.setTimeout(() => {
+      this.moving = false;
+      this.schedule();
+    }, 120);
     this.schedule();
   }
 
@@ -310,6 +330,7 @@ class Drawing {
 
   release(): void {
     cancelAnimationFrame(this.due);
+    clearTimeout(this.settled);
     this.renderer?.release();
     this.renderer = null;
   }

@@ -56,11 +56,26 @@ export interface View {
   area: [number, number, number, number];
 }
 
+/** The numbers below n in an order that looks random and is always the same. */
+function shuffled(n: number): Uint32Array {
+  const order = Uint32Array.from({ length: n }, (_, i) => i);
+  let state = 1;
+  for (let i = n - 1; i > 0; i--) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const other = Math.floor((state / 2 ** 32) * (i + 1));
+    const kept = order[i]!;
+    order[i] = order[other]!;
+    order[other] = kept;
+  }
+  return order;
+}
+
 export class PointRenderer {
   private readonly gl: WebGL2RenderingContext;
   private readonly program: WebGLProgram;
   private readonly buffers: WebGLBuffer[] = [];
-  private count = 0;
+  private readonly places: Record<string, WebGLUniformLocation | null> = {};
+  count = 0;
 
   /** Null where the browser has no WebGL 2. */
   static on(canvas: HTMLCanvasElement): PointRenderer | null {
@@ -91,6 +106,7 @@ export class PointRenderer {
       gl.vertexAttribPointer(at, 1, gl.FLOAT, false, 0, 0);
       this.buffers.push(buffer);
     }
+    for (const name of ["view", "logs", "colors", "size", "plain"]) this.places[name] = gl.getUniformLocation(this.program, name);
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.enable(gl.SCISSOR_TEST);
@@ -99,15 +115,17 @@ export class PointRenderer {
   load(columns: Columns): void {
     const { gl } = this;
     this.count = columns.x.length;
+    const order = shuffled(this.count);
     [columns.x, columns.y, columns.c].forEach((values, i) => {
       gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[i] ?? null);
-      gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
+      gl.bufferData(gl.ARRAY_BUFFER, Float32Array.from(order, (place) => values[place]!), gl.STATIC_DRAW);
     });
   }
 
-  draw(view: View): void {
-    const { gl, program } = this;
-    const at = (name: string) => gl.getUniformLocation(program, name);
+  /** Draws at most so many points: the first ones, which are a random sample of all. */
+  draw(view: View, most: number): void {
+    const { gl } = this;
+    const at = (name: string) => this.places[name] ?? null;
     gl.scissor(0, 0, gl.drawingBufferWidth, gl.drawingBufferHeight);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -121,7 +139,7 @@ export class PointRenderer {
     gl.uniform2f(at("colors"), ...view.colors);
     gl.uniform1f(at("size"), view.size);
     gl.uniform4f(at("plain"), ...view.plain);
-    gl.drawArrays(gl.POINTS, 0, this.count);
+    gl.drawArrays(gl.POINTS, 0, Math.min(this.count, most));
   }
 
   /** Gives the context back: browsers allow few of them. */
