@@ -88,6 +88,7 @@ class BinaryCrossEntropy:
 
     def __call__(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
         """The loss of logits and targets."""
+        _check_alike(outputs, targets)
         weight = torch.tensor(self.pos_weight, device=outputs.device)
         return functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weight)
 
@@ -126,14 +127,24 @@ def _rows(values: Tensor) -> NDArray[Any]:
 
 def mean_squared_error(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Mean squared difference of outputs and targets of one shape ``(B, *)``."""
+    _check_alike(outputs, targets)
     return functional.mse_loss(outputs, targets)
 
 
 def relative_l2(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Mean over the examples ``(B, *)`` of ``‖output - target‖ / ‖target‖`` (Li et al. 2021, of Darcy flow)."""
+    _check_alike(outputs, targets)
     difference = torch.linalg.vector_norm((outputs - targets).flatten(1), dim=1)
     mean: Tensor = (difference / torch.linalg.vector_norm(targets.flatten(1), dim=1)).mean()
     return mean
+
+
+def _check_alike(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape:  # or they would be compared each with each
+        raise InvalidInputError(
+            f"expected outputs {tuple(targets.shape)} like the targets, got {tuple(outputs.shape)}; "
+            "the network does not suit the task"
+        )
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> float:

@@ -112,6 +112,12 @@ def test_errors_of_numbers() -> None:
     assert float(relative_l2(7 * outputs, 7 * targets, 0.0)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("loss", [mean_squared_error, relative_l2, BinaryCrossEntropy()])
+def test_outputs_of_another_shape_than_targets(loss: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    with pytest.raises(InvalidInputError, match=r"expected outputs \(4, 2, 3\) like the targets, got \(4, 1, 3\)"):
+        loss(torch.ones(4, 1, 3), torch.ones(4, 2, 3), 0.0)
+
+
 @dataclass(frozen=True)
 class Scaled:
     factor: float
