@@ -18,6 +18,17 @@ def some_of(what: str, given: Sequence[str], known: Sequence[str]) -> tuple[str,
     return tuple(name for name in known if name in given)
 
 
+def up_to(what: str, most: int, options: Sequence[int]) -> tuple[int, ...]:
+    """The options that are no larger than a user wants.
+
+    Raises:
+        InvalidInputError: If all are.
+    """
+    if most < min(options):
+        raise InvalidInputError(f"{what} must be {min(options)} or more, got {most}")
+    return tuple(option for option in options if option <= most)
+
+
 def kept(references: Mapping[str, Mapping[str, Value]], choices: Sequence[Choice]) -> dict[str, Mapping[str, Value]]:
     """The references that can still be spelled: every value of theirs is an option."""
     options = {choice.name: choice.options for choice in choices}

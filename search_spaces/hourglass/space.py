@@ -13,11 +13,13 @@ from nasplat.search_spaces.blocks.heads import head_of
 from nasplat.search_spaces.blocks.inputs.tokens import Positions, TokenEmbedding
 from nasplat.search_spaces.hourglass.hierarchy import Hierarchy, Level
 from nasplat.search_spaces.hourglass.network import SHORTENINGS, UPSAMPLINGS, HourglassConfig, HourglassNetwork
+from nasplat.search_spaces.narrowed import kept, up_to
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 
 _MOST_LEVELS = 3
 _LAYERS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12)
+_DIMS = (32, 64, 96, 128, 192, 256, 384, 512, 768)
 _INNER = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24)
 
 
@@ -57,6 +59,13 @@ class Hourglass(SearchSpace):
     """Tokens to the next token, to a class a position, or to classes; causal where the task is.
 
     In a string, ``hierarchy=5@1 24@3 5@1`` may stand for the choices ``pre`` to ``post``.
+
+    Args:
+        max_dim: Most features of a token.
+        max_layers: Most layers of a stack.
+
+    Raises:
+        InvalidInputError: If nothing is left to choose.
     """
 
     name: ClassVar[str] = "hourglass"
@@ -69,17 +78,18 @@ class Hourglass(SearchSpace):
         "wiki40b": _reference("4@1 8@4 4@1"),
     }
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_dim: int = _DIMS[-1], max_layers: int = _INNER[-1]) -> None:
+        outer, inner = (up_to(f"max_layers of {self.name}", max_layers, o) for o in (_LAYERS, _INNER))
         some = When("levels", (1, 2, 3))
         choices = [
-            Choice("dim", (32, 64, 96, 128, 192, 256, 384, 512, 768), ordered=True),
+            Choice("dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True),
             Choice("heads", (1, 2, 4, 8), ordered=True),
             Choice("ratio", (1, 2, 4), ordered=True),
             Choice("positions", ("relative", "learned")),
             Choice("norms", ("all", "last")),
             Choice("dropout", (0.0, 0.01, 0.1, 0.2, 0.3), ordered=True),
-            Choice("pre", _LAYERS, ordered=True),
-            Choice("post", _LAYERS, ordered=True),
+            Choice("pre", outer, ordered=True),
+            Choice("post", outer, ordered=True),
             Choice("levels", (0, 1, 2, 3), ordered=True),
             Choice("shorten", SHORTENINGS, when=some),
             Choice("upsample", UPSAMPLINGS, when=some),
@@ -88,12 +98,14 @@ class Hourglass(SearchSpace):
             here = When("levels", tuple(range(level, _MOST_LEVELS + 1)))
             choices += [
                 Choice(f"factor{level}", (2, 3, 4, 5, 6, 8), ordered=True, when=here),
-                Choice(f"down{level}", _INNER, ordered=True, when=here),
+                Choice(f"down{level}", inner, ordered=True, when=here),
             ]
             if level < _MOST_LEVELS:
                 inside = When("levels", tuple(range(level + 1, _MOST_LEVELS + 1)))
-                choices.append(Choice(f"up{level}", _LAYERS, ordered=True, when=inside))
+                choices.append(Choice(f"up{level}", outer, ordered=True, when=inside))
         super().__init__(choices)
+        # Set on the instance: references that are larger are none of this space.
+        self.references = kept(type(self).references, self.choices)  # type: ignore[misc]
         self._accepts = _has_layers
 
     def check(self, task: Task) -> None:

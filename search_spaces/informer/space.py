@@ -11,10 +11,12 @@ from nasplat.choices import Choice, Value, When
 from nasplat.errors import InvalidInputError
 from nasplat.search_spaces.blocks.channel_mlp import ACTIVATIONS
 from nasplat.search_spaces.informer.network import FULL, PROB, InformerConfig, InformerNetwork, Series
+from nasplat.search_spaces.narrowed import kept, up_to
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 
 _MOST_LAYERS = 6
+_DIMS = (32, 64, 128, 256, 512)
 _STEPS = (24, 48, 96, 168, 288, 336, 384, 672, 720)
 _SCRIPTS: Mapping[str, Mapping[int, tuple[int, int]]] = {
     "etth1": {24: (48, 48), 48: (96, 48), 168: (168, 168), 336: (168, 168), 720: (336, 336)},
@@ -67,14 +69,20 @@ class Informer(SearchSpace):
     """Series to forecasts: ``(variables [+ calendar], steps)`` to ``(variables, horizon)``.
 
     ``lookback`` and ``start`` are the most steps that are used; a task that knows fewer gives all.
+
+    Args:
+        max_dim: Most features of a step.
+
+    Raises:
+        InvalidInputError: If nothing is left to choose.
     """
 
     name: ClassVar[str] = "informer"
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = _references()
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_dim: int = _DIMS[-1]) -> None:
         choices = [
-            Choice("dim", (32, 64, 128, 256, 512), ordered=True),
+            Choice("dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True),
             Choice("heads", (2, 4, 8, 16), ordered=True),
             Choice("ratio", (1, 2, 4), ordered=True),
             Choice("lookback", _STEPS, ordered=True),
@@ -97,6 +105,8 @@ class Informer(SearchSpace):
             Choice("dropout", (0.0, 0.05, 0.1, 0.2, 0.3), ordered=True),
         ]
         super().__init__(choices)
+        # Set on the instance: references that are larger are none of this space.
+        self.references = kept(type(self).references, self.choices)  # type: ignore[misc]
 
     def check(self, task: Task) -> None:
         """Refuse what is not a forecast.

@@ -9,12 +9,14 @@ from torch import nn
 from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value, When
 from nasplat.errors import InvalidArchitectureError
-from nasplat.search_spaces.narrowed import kept, some_of
+from nasplat.search_spaces.narrowed import kept, some_of, up_to
 from nasplat.search_spaces.spach.network import ATTENTION, CONV, MLP, SpachConfig, SpachNetwork
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 
 MIXERS = (CONV, ATTENTION, MLP)
+_DIMS = (64, 128, 192, 256, 384, 512)
+_FIRST_DIMS = (32, 64, 96, 128)
 _DEPTHS: Mapping[str, tuple[int, ...]] = {
     "depth": (4, 8, 12, 16, 20, 24),
     "depth1": (1, 2, 3, 4),
@@ -93,6 +95,8 @@ class Spach(SearchSpace):
     Args:
         mixers: Which mixers blocks choose from.
         stems: Which stems there are.
+        max_dim: Most features, of the first stage where there are four.
+        max_depth: Most blocks of a stage.
 
     Raises:
         InvalidInputError: For a mixer or stem that there is not.
@@ -101,15 +105,29 @@ class Spach(SearchSpace):
     name: ClassVar[str] = "spach"
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = _references()
 
-    def __init__(self, *, mixers: Sequence[str] = MIXERS, stems: Sequence[str] = ("conv1", "conv4")) -> None:
+    def __init__(
+        self,
+        *,
+        mixers: Sequence[str] = MIXERS,
+        stems: Sequence[str] = ("conv1", "conv4"),
+        max_dim: int = _DIMS[-1],
+        max_depth: int = 24,
+    ) -> None:
         mixers = some_of(f"mixers of {self.name}", mixers, MIXERS)
         stems = some_of(f"stems of {self.name}", stems, ("conv1", "conv4"))
         choices = [
             Choice("layout", ("multi", "single")),
             Choice("stem", stems),
             Choice("patch", (2, 4, 8, 16), ordered=True),
-            Choice("dim", (64, 128, 192, 256, 384, 512), ordered=True, when=When("layout", ("single",))),
-            Choice("first_dim", (32, 64, 96, 128), ordered=True, when=When("layout", ("multi",))),
+            Choice(
+                "dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True, when=When("layout", ("single",))
+            ),
+            Choice(
+                "first_dim",
+                up_to(f"max_dim of {self.name}", max_dim, _FIRST_DIMS),
+                ordered=True,
+                when=When("layout", ("multi",)),
+            ),
             Choice("ratio", (1, 2, 3, 4), ordered=True),
             Choice("bypass", (0, 3, 5, 7), ordered=True),
             Choice("layer_scale", (0.0, 1e-6, 1e-4, 1e-2, 1.0), ordered=True),
@@ -118,7 +136,8 @@ class Spach(SearchSpace):
             Choice("token_ratio", (0.25, 0.5, 1.0), ordered=True),
             Choice("drop_path", (0.0, 0.1, 0.2, 0.3), ordered=True),
         ]
-        for depth, options in _DEPTHS.items():
+        for depth, published in _DEPTHS.items():
+            options = up_to(f"max_depth of {self.name}", max_depth, published)
             layout = "single" if depth == "depth" else "multi"
             choices.append(Choice(depth, options, ordered=True, when=When("layout", (layout,))))
             if depth in _MIXED:

@@ -17,7 +17,7 @@ from nasplat.search_spaces.blocks.token_mixers.mixer import TokenMixer
 from nasplat.search_spaces.blocks.token_mixers.relative import RelativeSelfAttention
 from nasplat.search_spaces.blocks.token_mixers.static import DepthwiseConvolution, FourierMixing, StaticMlp
 from nasplat.search_spaces.blocks.traits import Traits, misfits
-from nasplat.search_spaces.narrowed import kept, some_of
+from nasplat.search_spaces.narrowed import kept, some_of, up_to
 from nasplat.search_spaces.text_mixer.network import TextMixerNetwork
 from nasplat.search_spaces.text_mixer.references import REFERENCES
 from nasplat.space import SearchSpace
@@ -36,6 +36,8 @@ MIXERS: Mapping[str, Traits] = {
 INPUTS: Mapping[str, Traits] = {"embedding": TokenEmbedding.traits, "minhash": HashProjection.traits}
 """What makes tokens of words."""
 _MOST_LAYERS = 12
+_DIMS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+_HIDDEN = (64, 128, 256, 512, 1024, 2048, 3072)
 
 
 @final
@@ -46,6 +48,8 @@ class TextMixer(SearchSpace):
         mixers: Which mixers layers choose from.
         inputs: Which inputs there are.
         max_layers: Most layers.
+        max_dim: Most features of a token.
+        max_hidden: Widest channel perceptron.
         padding: ``mask`` hides padding from all layers, and so refuses ``static`` mixers for inputs of different
             lengths; ``tokens`` shows it as words like any others, so that all inputs are of one length, as pNLP-Mixer
             does.
@@ -63,6 +67,8 @@ class TextMixer(SearchSpace):
         mixers: Sequence[str] = tuple(MIXERS),
         inputs: Sequence[str] = tuple(INPUTS),
         max_layers: int = _MOST_LAYERS,
+        max_dim: int = _DIMS[-1],
+        max_hidden: int = _HIDDEN[-1],
         padding: str = "mask",
     ) -> None:
         self._mixers = some_of(f"mixers of {self.name}", mixers, tuple(MIXERS))
@@ -87,8 +93,8 @@ class TextMixer(SearchSpace):
                 else []
             ),
             Choice("positions", POSITIONS),
-            Choice("dim", (32, 48, 64, 96, 128, 192, 256, 384, 512, 768), ordered=True),
-            Choice("hidden", (64, 128, 256, 512, 1024, 2048, 3072), ordered=True),
+            Choice("dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True),
+            Choice("hidden", up_to(f"max_hidden of {self.name}", max_hidden, _HIDDEN), ordered=True),
             Choice("norm", ("pre", "post")),
             Choice("final_norm", ("no", "yes")),
             Choice("dropout", (0.0, 0.1, 0.2, 0.3), ordered=True),

@@ -313,3 +313,18 @@ def test_only_tokens_are_taken() -> None:
         SPACE.check(Task("images", input_shape=(3, 8, 8), outputs=2))
     with pytest.raises(InvalidArchitectureError, match="hourglass takes token ids"):
         SPACE.build(SPACE.parse(FLAT), Task("rows", input_shape=(8,), outputs=2))
+
+
+def test_sizes_can_be_limited() -> None:
+    space = Hourglass(max_dim=128, max_layers=4)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        chosen = space.sample(rng).chosen
+        assert int(chosen["dim"]) <= 128
+        assert all(
+            int(v) <= 4 for n, v in chosen.items() if n.startswith(("pre", "post", "down", "up")) and n != "upsample"
+        )
+    assert not space.references
+    assert set(Hourglass(max_layers=8).references) == {"cifar10", "wiki40b"}
+    with pytest.raises(InvalidInputError, match="max_dim of hourglass must be 32 or more, got 16"):
+        Hourglass(max_dim=16)

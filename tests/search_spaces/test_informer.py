@@ -157,3 +157,11 @@ def test_only_forecasts_are_taken() -> None:
         SPACE.check(Task("crops", input_shape=(1, 46), outputs=3))
     with pytest.raises(InvalidInputError, match=r"informer takes series .* inputs \(3, 8, 8\)"):
         SPACE.build(SPACE.parse("etth1-24"), Task("images", input_shape=(3, 8, 8), outputs=2))
+
+
+def test_sizes_can_be_limited() -> None:
+    space = Informer(max_dim=64)
+    assert space.choices[0].options == (32, 64)
+    assert not space.references
+    with pytest.raises(InvalidInputError, match="max_dim of informer must be 32 or more, got 31"):
+        Informer(max_dim=31)

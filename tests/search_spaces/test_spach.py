@@ -198,3 +198,15 @@ def test_a_network_can_be_exported() -> None:
     network = built(replace(SMALL, stages=((CONV,), (MLP, ATTENTION)), patch=2, stem="conv4"), side=15)
     source = generate(network, torch.randn(2, 3, 15, 15))
     assert "class Network" in source.text
+
+
+def test_sizes_can_be_limited() -> None:
+    space = Spach(max_dim=64, max_depth=6)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        chosen = space.sample(rng).chosen
+        assert int(chosen.get("dim", chosen.get("first_dim", 0))) in (32, 64)
+        assert all(int(value) <= 6 for name, value in chosen.items() if name.startswith("depth"))
+    assert set(space.references) == {"conv-ms-xxs", "trans-ms-xxs", "mlp-ms-xxs"}
+    with pytest.raises(InvalidInputError, match="max_depth of spach must be 4 or more, got 3"):
+        Spach(max_depth=3)

@@ -253,3 +253,12 @@ def test_a_network_can_be_exported(name: str) -> None:
     with torch_seed(0):
         network = space.build(space.architecture(values), texts(3, 6, padding=0)).eval()
     assert "class Network" in generate(network, torch.randint(10, (2, 6))).text
+
+
+def test_sizes_can_be_limited() -> None:
+    space = TextMixer(max_dim=64, max_hidden=256, max_layers=2)
+    rng = np.random.default_rng(0)
+    assert {space.sample(rng)["dim"] for _ in range(50)} == {32, 48, 64}
+    assert set(space.references) == {"pnlp-mixer-x-small"}
+    with pytest.raises(InvalidInputError, match="max_hidden of text-mixer must be 64 or more, got 32"):
+        TextMixer(max_hidden=32)
