@@ -68,7 +68,7 @@ class Drawing {
   private moving = false;
   private drawnAt = 0;
   /** Points of a frame while the view moves: as many as the machine draws in time. */
-  private most = 100_000;
+  private most = 20_000;
   private renderer: PointRenderer | null;
   props!: PlotProps;
 
@@ -126,8 +126,8 @@ class Drawing {
   /** Fewer points where frames come late, more where there is time left. */
   private adapt(milliseconds: number): void {
     if (milliseconds > 1000) return; // the first frame of a movement
-    const slower = milliseconds > 25;
-    this.most = Math.min(Math.max(2_000, this.most * (slower ? 0.6 : 1.1)), 1_000_000);
+    const change = milliseconds > 25 ? Math.max(0.1, 20 / milliseconds) : 1.1;
+    this.most = Math.min(Math.max(2_000, this.most * change), 1_000_000);
   }
 
   private toX(value: number, log: boolean): number {
