@@ -90,6 +90,24 @@ def test_a_derived_convolution_of_images_is_torch_s_own() -> None:
     torch.testing.assert_close(derived(x), layer(x, torch.eye(4).double()[3]))
 
 
+@pytest.mark.parametrize("name", FORMULATIONS)
+def test_the_bias_learns_as_that_of_a_convolution(name: str) -> None:
+    layer = MixtureConv(4, 4, operations([3, 5], [1, 2], 2), stride=(1, 2), groups=4).double()
+    try:
+        layer.formulation = name
+        made = layer(numbers(2, 4, 5, 6), torch.eye(4).double()[2])
+    except InvalidInputError:
+        pytest.skip("no compiler")
+    derived = layer.derived(2)
+    target = numbers(*made.shape)
+    assert layer.bias is not None
+    assert derived.bias is not None
+    torch.testing.assert_close(
+        torch.autograd.grad(made, layer.bias, target),
+        torch.autograd.grad(derived(numbers(2, 4, 5, 6)), derived.bias, target),
+    )
+
+
 def test_it_starts_small_and_from_the_seed() -> None:
     def made() -> MixtureConv:
         with torch_seed(3):
