@@ -2,6 +2,7 @@
 
 import sys
 from functools import cache
+from pathlib import Path
 
 import typer
 
@@ -26,11 +27,19 @@ def _add_commands() -> None:
         module.add_to(app)
 
 
+def _find_modules_here() -> None:
+    """Let modules of the current folder be found, for ``module:name``; a script is otherwise started without it."""
+    here = str(Path.cwd())
+    if not {here, ""} & set(sys.path):
+        sys.path.insert(0, here)
+
+
 def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done, 1 an unexpected error (with its traceback), 2 something to mend in the input, 130 interrupted.
     """
+    _find_modules_here()
     _add_commands()
     try:
         app()

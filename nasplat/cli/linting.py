@@ -7,7 +7,6 @@ import typer
 
 from nasplat import registry
 from nasplat.cli import options, output
-from nasplat.cli.searching import find_modules_here
 from nasplat.errors import InvalidInputError
 
 
@@ -38,7 +37,6 @@ def lint(
 
     if samples < 1 or builds < 1:
         raise InvalidInputError(f"--samples and --builds must be 1 or more, got {samples} and {builds}")
-    find_modules_here()
     found = registry.create("search_space", space, options=options.pairs(space_set or [], "--space-set"))
     result = lint_space(found, registry.create("task", task), Effort(samples=samples, builds=builds, seed=seed))
     if json:

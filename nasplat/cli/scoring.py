@@ -9,7 +9,7 @@ from nasplat import api
 from nasplat.cli import options
 from nasplat.cli.display import observing
 from nasplat.cli.execution import takes_execution
-from nasplat.cli.searching import find_modules_here, interruptible, report
+from nasplat.cli.searching import interruptible, report
 from nasplat.errors import InvalidInputError
 
 _SAMPLES = 100
@@ -73,7 +73,6 @@ def score(
     _check(networks, space, task, data, whole_space or samples is not None or architecture or space_set or preset)
     if samples is not None and samples < 1:
         raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
-    find_modules_here()
     settings: dict[str, Any] = {**execution, "name": name, "seed": seed}
     if batch_size is not None:
         settings["score_batch_size"] = batch_size

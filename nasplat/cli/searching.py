@@ -2,7 +2,6 @@
 
 import math
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +81,6 @@ def search(
 
       nasplat search --space nasbench201 --benchmark csv:nasbench201.csv.gz#cifar10 --epochs 12 --budget 100
     """
-    find_modules_here()
     settings = options.read_config(config)
     flags = {
         "space": space,
@@ -149,7 +147,6 @@ def resume(
 
       nasplat resume conv-kernels-random-1 --budget 200 --workers 2
     """
-    find_modules_here()
     with interruptible(name, store, json), observing(json, metrics) as observers:
         study = api.resume(name, store=store, budget=budget, observers=observers, **execution)
     report(study, store, json)
@@ -181,7 +178,6 @@ def retrain(
     """
     if seeds < 1 or top < 1:
         raise InvalidInputError(f"--seeds and --top must be 1 or more, got {seeds} and {top}")
-    find_modules_here()
     with interruptible(study, store, json), observing(json, metrics) as observers:
         final = api.retrain(
             study,
@@ -195,13 +191,6 @@ def retrain(
             **execution,
         )
     report_retraining(final, json)
-
-
-def find_modules_here() -> None:
-    """Let modules of the current folder be found, for ``module:name``; a script is otherwise started without it."""
-    here = str(Path.cwd())
-    if not {here, ""} & set(sys.path):
-        sys.path.insert(0, here)
 
 
 # What is printed at the end ----------------------------------------------------------------------------------
