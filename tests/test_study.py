@@ -139,7 +139,7 @@ def test_a_dead_worker_is_a_retry_and_then_a_lost_trial(store: SqlStore, tmp_pat
     settings = config(
         strategy="listed", strategy_options={"architectures": texts}, space_options={"faults": "none+dies+hangs"}
     )
-    execution = Execution(executor="process", workers=2, time_limit=8.0)
+    execution = Execution(executor="process", workers=2, time_limit=16.0)
     study = Study(settings, store, execution=execution).run()
     died, hung, fine = study.trials
     assert died.failure is not None
@@ -148,7 +148,7 @@ def test_a_dead_worker_is_a_retry_and_then_a_lost_trial(store: SqlStore, tmp_pat
     assert died.attempts == 3
     assert hung.failure is not None
     assert hung.failure.reason is FailureReason.TIMED_OUT
-    assert hung.failure.message == "stopped at the time limit of 8 seconds"
+    assert hung.failure.message == "stopped at the time limit of 16 seconds"
     assert fine.state is TrialState.COMPLETED
     with Reader(tmp_path / "s.db") as reader:
         assert [e["kind"] for e in reader.events("s")] == ["created", "worker-lost", "worker-lost", "completed"]
