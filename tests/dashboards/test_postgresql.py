@@ -33,6 +33,13 @@ def urls(filled: Filled) -> Iterator[tuple[str, str]]:
         yield owner, owner.replace("nasplat:", "looker:", 1)
 
 
+@pytest.fixture(scope="module")
+def box(urls: tuple[str, str]) -> Iterator[httpx.Client]:
+    """A client of a dashboard with a query box that uses the reading role."""
+    with served(urls[1], Settings(sql=True)) as client:
+        yield client
+
+
 def ask(client: httpx.Client, q: str) -> tuple[int, str]:
     response = client.get("/api/sql", params={"q": q})
     return response.status_code, response.text
@@ -95,24 +102,20 @@ def test_a_role_that_can_write_gets_no_box(urls: tuple[str, str]) -> None:
         "",
     ],
 )
-def test_the_box_of_a_reading_role_reads(urls: tuple[str, str], q: str) -> None:
-    with served(urls[1], Settings(sql=True)) as client:
-        assert ask(client, "SELECT study, trials FROM v_cost")[0] == 200
-        status, said = ask(client, q)
-        assert status == 400, said
-        assert "refuses the statement" in said
+def test_the_box_of_a_reading_role_reads(box: httpx.Client, q: str) -> None:
+    status, said = ask(box, q)
+    assert status == 400, said
+    assert "refuses the statement" in said
+    assert ask(box, "SELECT study, trials FROM v_cost")[0] == 200
 
 
-def test_no_statement_runs_on(urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_statement_runs_on(box: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nasplat.dashboards.routes.SQL_SECONDS", 0.3)
-    with served(urls[1], Settings(sql=True)) as client:
-        for q in (
-            "SELECT pg_sleep(60)",
-            "SELECT COUNT(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b",
-        ):
-            status, said = ask(client, q)
-            assert status == 400
-            assert "took longer than 0.3 seconds" in said
+    endless = "SELECT COUNT(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b"
+    for q in ("SELECT pg_sleep(60)", endless):
+        status, said = ask(box, q)
+        assert status == 400
+        assert "took longer than 0.3 seconds" in said
 
 
 def test_every_panel_of_grafana_is_answered(urls: tuple[str, str]) -> None:
