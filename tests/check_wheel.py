@@ -17,6 +17,7 @@ EXPECTED = (
     "nasplat/strategies/random.py",
     "nasplat/storage/migrations/versions/0001_the_first_schema.py",
     "nasplat/dashboards/plots.py",
+    "nasplat/dashboards/static/app.js",
 )
 SMOKE = """
 import nasplat, pathlib
