@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasplat.proxy import Batch
-from nasplat.strategies.proxies.scratch import revive, scratch, weights
+from nasplat.strategies.proxies.scratch import real, revive, scratch, weights
 
 
 def differentiable(network: nn.Module, batch: Batch) -> nn.Module:
@@ -31,10 +31,14 @@ def weight_gradients(network: nn.Module, batch: Batch) -> list[tuple[Tensor, Ten
 
 @torch.enable_grad()
 def input_jacobian(network: nn.Module, batch: Batch) -> tuple[Tensor, int]:
-    """The gradient ``(B, D)`` of the sum of all outputs by each example, in float64, and the outputs an example."""
+    """The gradient ``(B, D)`` of the sum of all outputs by each example, in float64, and the outputs an example.
+
+    Raises:
+        InvalidInputError: If inputs are tokens.
+    """
     copied = differentiable(network, batch)
     # Detached, so that the caller's batch gets no gradient.
-    inputs = batch.inputs.detach().clone().requires_grad_()
+    inputs = real(batch.inputs).detach().clone().requires_grad_()
     outputs = copied(inputs)
     (gradient,) = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
     gradient = torch.zeros_like(inputs) if gradient is None else gradient

@@ -100,8 +100,23 @@ def draw_normal(network: nn.Module, generator: torch.Generator, *, kaiming: bool
             weight.copy_(noise * math.sqrt(2.0 / weight[0].numel()) if kaiming else noise)
 
 
+def real(inputs: Tensor) -> Tensor:
+    """The inputs, for proxies that put other numbers in their place or differentiate by them.
+
+    Raises:
+        InvalidInputError: If they are no real numbers but tokens.
+    """
+    if not inputs.is_floating_point():
+        raise InvalidInputError(
+            "this proxy varies the network's inputs, which must be real numbers, and those of the task are tokens: use "
+            "one that looks at weights or activations (naswot, snip, grad-norm, near, swap)"
+        )
+    return inputs
+
+
 def noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of a tensor's shape, type, device and layout."""
+    """Standard normal numbers of a tensor's shape, type, device and layout; ``real`` ones."""
+    tensor = real(tensor)
     return torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator).to(tensor, copy=True)
 
 

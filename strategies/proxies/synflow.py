@@ -22,7 +22,7 @@ from nasplat.errors import NonFiniteError
 from nasplat.measurement import Role
 from nasplat.proxy import Batch, ZeroCostProxy
 from nasplat.strategies.proxies.gradients import differentiable, total
-from nasplat.strategies.proxies.scratch import NORMALIZATIONS, weights
+from nasplat.strategies.proxies.scratch import NORMALIZATIONS, real, weights
 
 _SCALES = (1.0, 1e-150, 1e-300)
 
@@ -49,7 +49,7 @@ def _flow(network: nn.Module, batch: Batch, scale: float) -> float:
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter):
             bias.data.mul_(scale)
-    inputs = torch.full_like(batch.inputs[:1], scale, dtype=torch.float64)
+    inputs = torch.full_like(real(batch.inputs)[:1], scale, dtype=torch.float64)
     chosen = weights(linear)
     outputs = linear(inputs)
     gradients = torch.autograd.grad(outputs, chosen, torch.full_like(outputs, scale), allow_unused=True)

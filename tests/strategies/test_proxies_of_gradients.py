@@ -329,3 +329,22 @@ def test_a_network_that_is_cut_through_is_never_among_the_best(name: str) -> Non
             networks.append(space.build(space.parse(cell), task).train())
     cut, whole = (proxy.goal.loss(proxy.compute(network, IMAGES)) for network in networks)
     assert cut >= whole
+
+
+class TokenNetwork(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Embedding(10, 8), nn.Flatten(), nn.Linear(40, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
+TOKENS = Batch(torch.randint(10, (12, 5), generator=torch.Generator().manual_seed(3)), torch.arange(12) % 3)
+
+
+@pytest.mark.parametrize("name", ["epe-nas", "jacob-cov", "meco", "synflow", "zen"])
+def test_proxies_that_vary_the_inputs_refuse_tokens(name: str) -> None:
+    with pytest.raises(InvalidInputError, match="those of the task are tokens: use one that looks at weights"):
+        registry.proxy(name).compute(TokenNetwork(), TOKENS)
+
+
+@pytest.mark.parametrize("name", ["naswot", "snip", "grad-norm", "near", "swap", "fisher", "l2-norm", "plain", "zico"])
+def test_others_take_tokens(name: str) -> None:
+    assert math.isfinite(registry.proxy(name).compute(TokenNetwork(), TOKENS))
