@@ -67,7 +67,7 @@ SCHEDULE = 100
 
 SPACH_DEPTH = 8
 SPACH = (
-    f"layout=single,stem=conv1,patch=4,dim=64,ratio=2,layer_scale=1.0,shared=no,head_dim=16,token_ratio=0.5,"
+    "layout=single,stem=conv1,patch=4,dim=64,ratio=2,shared=no,head_dim=16,token_ratio=0.5,"
     f"drop_path=0.0,depth={SPACH_DEPTH}"
 )
 IMAGES = 4000
@@ -231,18 +231,18 @@ def of_bytes(file: Path, steps: int, seeds: Sequence[int]) -> None:
             print(f"{seed:>4}  {name:16}{result.params:>9,}{flops / 1e6:>8.0f}{ms:>15.0f}{bits:>15.3f}", flush=True)
 
 
-def of_images(folder: Path, epochs: int, seeds: Sequence[int]) -> None:
+def of_images(folder: Path, mixers: Sequence[str], layer_scale: float, epochs: int, seeds: Sequence[int]) -> None:
     """Accuracy of mixers with and without the convolution beside them."""
     space: SearchSpace = registry.create("search_space", "spach")
     task: Task = registry.create("task", f"image-folder:{folder}")
     fidelity = Fidelity(epochs, data_fraction=IMAGES / len(task.data(Part.TRAIN)))
-    print(f"{IMAGES} training images, {epochs} epochs; accuracy in % on {len(task.data(Part.TEST))} test images")
+    print(f"{IMAGES} training images, {epochs} epochs, mixers that start at {layer_scale:g}; accuracy in %, test part")
     print(f"{'seed':>4}  {'mixer':11}{'bypass':>7}{'params':>9}{'CPU s':>7}{'accuracy':>10}")
     for seed in seeds:
-        for mixer in ("attention", "mlp"):
-            mixers = ",".join(f"mixer{block}={mixer}" for block in range(1, SPACH_DEPTH + 1))
+        for mixer in mixers:
+            blocks = ",".join(f"mixer{block}={mixer}" for block in range(1, SPACH_DEPTH + 1))
             for bypass in (3, 0):
-                build = of(space, f"{SPACH},bypass={bypass},{mixers}", task)
+                build = of(space, f"{SPACH},layer_scale={layer_scale},bypass={bypass},{blocks}", task)
                 result = trained(task, build, fidelity, seed, recipe=SPACH_RECIPE)
                 accuracy, kind = 100 * result.judged(task.data(Part.TEST))["accuracy"], "3x3" if bypass else "none"
                 line = f"{seed:>4}  {mixer:11}{kind:>7}{result.params:>9,}{result.cpu_seconds:>7.0f}{accuracy:>10.1f}"
@@ -309,6 +309,8 @@ def main() -> None:
             table.add_argument("--epochs", type=int, default=epochs)
         if name == "spach":
             table.add_argument("--images", type=Path, required=True, help="CIFAR-10 as train/<class>/, test/<class>/")
+            table.add_argument("--mixers", nargs="+", default=["attention", "mlp"])
+            table.add_argument("--layer-scale", type=float, default=1e-4, help="as published, or 1.0")
         else:
             table.add_argument("--data", type=Path, required=True, help="folder of snips/, trec/, text/ and forecast/")
     options = parser.parse_args()
@@ -320,7 +322,7 @@ def main() -> None:
     elif options.table == "hourglass":
         of_bytes(options.data / "text" / "enwiki.xml.bz2", options.steps, options.seeds)
     elif options.table == "spach":
-        of_images(options.images, options.epochs, options.seeds)
+        of_images(options.images, options.mixers, options.layer_scale, options.epochs, options.seeds)
     else:
         of_series(options.data / "forecast" / "ETTh1.csv", options.epochs, options.seeds)
 
