@@ -124,7 +124,7 @@ class ProcessExecutor(TrialExecutor):
             # Spawned, not forked: forking a process whose torch threads run can deadlock.
             context=multiprocessing.get_context("spawn"),
             initializer=worker_process.prepare,
-            initargs=(str(self._folder.path), os.getpid(), self._memory_limit),
+            initargs=(str(self._folder.path), os.getpid(), self._memory_limit, self._time_limit is not None),
         )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -75,13 +75,14 @@ def worker_info(pid: int) -> WorkerInfo:
 # In the worker ---------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: str, driver: int, memory_limit: int | None) -> None:
+def prepare(folder: str, driver: int, memory_limit: int | None, timed: bool) -> None:
     """Make this process a worker; its first call, before any other.
 
     Args:
         folder: Where it leaves its files.
         driver: Number of the process that has started it, without which it ends.
         memory_limit: Resident bytes that it may take during a call, or None.
+        timed: Whether calls have a time limit.
     """
     global _watch
     # Ctrl-C reaches the whole process group; only the driver decides what it means.
@@ -89,6 +90,8 @@ def prepare(folder: str, driver: int, memory_limit: int | None) -> None:
     # What takes seconds to import is imported now, not within the first call's time limit. If it fails, the user sees
     # why, because output is not caught yet.
     importlib.import_module("nasplat.worker")
+    if timed:
+        importlib.import_module("torch._dynamo")  # a second's work, which torch leaves to an optimizer's first step
     _watch = _Watch(Path(folder), driver, memory_limit)
     _write_lines_at_once()
     if memory_limit is not None:
