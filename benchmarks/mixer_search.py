@@ -7,11 +7,11 @@ is that small (all are counted and printed), and no table of vectors for this vo
 stood for by its encoder at width 64 behind one MinHash projection: mixer, normalization, positions, pooling and dropout
 as published, depth and perceptrons cut.
 
-The stand-ins are trained with several seeds, on a share of the training part; what that has cost is then the budget of
-regularized evolution and of ``naswot``, which trains the networks with the best scores one after the other until the
-budget is spent. Costs are the wall-clock seconds that studies book (a score counts like a training), on one thread. The
-network with the best validation accuracy of each search, and all stand-ins, are trained anew with fresh seeds
-and measured on the test part, which nothing was selected by.
+The stand-ins are trained with several seeds, on a share of the training part. Regularized evolution gets as many
+trainings as all stand-ins together, ``naswot`` some fewer, which pay for its scores, and trains the networks that are
+scored best. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that
+goes on with an earlier one. The network with the best validation accuracy of each search, and all stand-ins, are
+trained anew with fresh seeds and measured on the test part, which nothing was selected by.
 
 Everything is kept in the folder ``--out``: a run that was killed goes on where it was, a finished one only prints and
 draws. The picture is written to ``docs/images/mixer-search.png``.
@@ -19,6 +19,7 @@ draws. The picture is written to ``docs/images/mixer-search.png``.
 
 import argparse
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,10 @@ STAND_INS: Mapping[str, str] = {
     "mixer1=attention,heads1=8,mixer2=attention,heads2=8",
 }
 """The published families at a size that satisfies the constraint."""
-SCORED = 60
-"""Networks that ``naswot`` scores; all of them would be trained if the budget were large enough."""
-SEARCHES: Mapping[str, tuple[int, Mapping[str, int]]] = {
-    "regularized-evolution": (0, {"population": 10, "sample": 3}),
-    "naswot": (1, {"samples": SCORED, "finalists": SCORED}),
-}
-"""Seeds and options. Seeds differ: from the same one both would draw, and share the costs of, the same networks."""
+SCORED, SCORES_OF_A_TRAINING = 60, 15
+"""Networks that ``naswot`` scores, and how many scores cost about as much as a training."""
+SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1}
+"""Of the searches. From the same seed both would draw the same networks, and one get trainings of the other."""
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "mixer-search.png"
 COLOURS = {"regularized-evolution": "#2563ab", "naswot": "#3a9a6b"}
 REFERENCE = "#d9622b"
@@ -107,7 +105,7 @@ class Bench:
     epochs: int
     data_fraction: float
 
-    def search(self, name: str, strategy: str, options: Mapping[str, Any], budget: Budget, seed: int = 0) -> Study:
+    def search(self, name: str, strategy: str, options: Mapping[str, Any], trainings: int, seed: int = 0) -> Study:
         """A study under the constraint, gone on with where the store has it."""
         return nasplat.search(
             SPACE,
@@ -119,7 +117,7 @@ class Bench:
             constraints=(f"params <= {MOST_PARAMS}",),
             epochs=self.epochs,
             data_fraction=self.data_fraction,
-            budget=budget,
+            budget=Budget(trials=trainings),
             seed=seed,
             store=self.store,
         )
@@ -140,10 +138,11 @@ def points(study: Study, metric: str) -> list[Point]:
     return [Point(of[0][0], tuple(accuracy for _, accuracy in of), text) for text, of in measured.items()]
 
 
-def paid_seconds(study: Study) -> float:
-    """What the study's own measurements have cost, failed ones included."""
-    costs = [t.measurement.cost if t.measurement is not None else t.failure for t in study.trials if not t.saved]
-    return sum(cost.seconds for cost in costs if cost is not None)
+def options_of(strategy: str, trainings: int) -> dict[str, int]:
+    """Settings with which a search spends about as much as so many trainings."""
+    if strategy == "naswot":
+        return {"samples": SCORED, "finalists": trainings - SCORED // SCORES_OF_A_TRAINING}
+    return {"population": trainings // 3, "sample": 3}
 
 
 def print_published(task: Task) -> None:
@@ -155,14 +154,13 @@ def print_published(task: Task) -> None:
         print(f"  {name:22}{params:>12,}{'' if params <= MOST_PARAMS else '  too large'}", flush=True)
 
 
-def print_table(studies: Mapping[str, Study], searched: Mapping[str, list[Point]], tested: Mapping[str, Point]) -> None:
+def print_table(spent: Mapping[str, float], searched: Mapping[str, list[Point]], tested: Mapping[str, Point]) -> None:
     """Contenders and what they cost, then what is reached on the test part."""
-    print(f"\n{'contender':24}{'trainings':>10}{'scores':>8}{'seconds':>9}{'best valid':>12}")
-    for name, study in studies.items():
+    print(f"\n{'contender':24}{'trainings':>10}{'networks':>10}{'CPU s':>8}{'best valid':>12}")
+    for name, seconds in spent.items():
         trainings = sum(len(p.accuracies) for p in searched[name])
-        scores = sum(not t.proposal.fidelity.trained for t in study.trials)
         best = max(p.accuracy for p in searched[name])
-        print(f"{name:24}{trainings:>10}{scores:>8}{paid_seconds(study):>9.0f}{best:>12.1f}")
+        print(f"{name:24}{trainings:>10}{len(searched[name]):>10}{seconds:>8.0f}{best:>12.1f}")
     of_references = {p.text: p.accuracy for p in searched["references"]}
     print(f"\n{'network':24}{'params':>10}{'valid':>8}{'test':>8}  test of each seed")
     for name, point in tested.items():
@@ -171,7 +169,7 @@ def print_table(studies: Mapping[str, Study], searched: Mapping[str, list[Point]
         each = ", ".join(f"{accuracy:.1f}" for accuracy in point.accuracies)
         print(f"{name:24}{point.params:>10,.0f}{valid:>8.1f}{point.accuracy:>8.1f}  {each}")
     print()
-    for name in SEARCHES:
+    for name in SEEDS:
         print(f"{name}: {tested[name].text}")
 
 
@@ -182,7 +180,7 @@ def draw(searched: Mapping[str, list[Point]], tested: Mapping[str, Point], seeds
     with mpl.rc_context({**style, "axes.grid": True, "grid.color": "#e4e7ea"}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        for name in SEARCHES:
+        for name in SEEDS:
             own = searched[name]
             label = f"{name} ({len(own)} networks)"
             left.plot([p.params for p in own], [p.accuracy for p in own], "o", ms=4, color=COLOURS[name], label=label)
@@ -194,10 +192,12 @@ def draw(searched: Mapping[str, list[Point]], tested: Mapping[str, Point], seeds
         on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
         left.plot([p.params for p in on], [p.accuracy for p in on], "-", color="0.35", lw=1, label="Pareto front")
         references = {names[p.text]: p for p in searched["references"]}
+        # Networks that have not learned yet would press together those that differ in what matters: the last tenth of
+        # what the searches trained is left out.
+        least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references.values()))
+        left.set_ylim(least - 2, max(p.accuracy for p in everything) + 1)
         _mark(left, references)
         _mark(right, {name: tested[name] for name in references})
-        # Networks that have not learned yet would press together those that differ in what matters.
-        left.set_ylim(_floor(everything), max(p.accuracy for p in everything) + 1)
         left.set(title="validation part; references: mean of their seeds", xlabel="parameters", ylabel="accuracy in %")
         right.set(title=f"test part, trained anew: {seeds} seeds and their mean", xlabel="parameters")
         left.set_xlim(right=1.2 * MOST_PARAMS)
@@ -205,11 +205,6 @@ def draw(searched: Mapping[str, list[Point]], tested: Mapping[str, Point], seeds
             axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
             axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8)
     return figure
-
-
-def _floor(drawn: Sequence[Point]) -> float:
-    """What is below is left out of the picture: a tenth of the networks."""
-    return float(np.quantile([p.accuracy for p in drawn], 0.1)) - 2
 
 
 def _mark(axes: Axes, references: Mapping[str, Point]) -> None:
@@ -238,8 +233,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="SNIPS: train/, valid/, test/ with seq.in and label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the store")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--data-fraction", type=float, default=0.125)
-    parser.add_argument("--reference-seeds", type=int, default=5, help="trainings a reference; they make the budget")
+    parser.add_argument("--data-fraction", type=float, default=0.1)
+    parser.add_argument(
+        "--reference-seeds", type=int, default=4, help="trainings a reference; all together, of a search"
+    )
     parser.add_argument("--test-seeds", type=int, default=2)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
@@ -251,17 +248,21 @@ def main() -> None:
     space: SearchSpace = registry.create("search_space", SPACE, options=dict(OPTIONS))
     texts = {name: space.parse(f"{PROJECTION},{text}").text for name, text in STAND_INS.items()}
     listed = {"architectures": list(texts.values()), "seeds": options.reference_seeds}
-    studies = {"references": bench.search("references", "listed", listed, Budget())}
-    budget = Budget(seconds=paid_seconds(studies["references"]))
-    print(f"\nbudget of each search: {budget.seconds:.0f} seconds", flush=True)
-    for name, (seed, settings) in SEARCHES.items():
-        studies[name] = bench.search(name, name, settings, budget, seed)
-        print(f"{name}: done", flush=True)
-    searched = {name: points(study, "val_accuracy") for name, study in studies.items()}
+    trainings = len(texts) * options.reference_seeds
+    searched, spent = {}, {}
+    for name in ("references", *SEEDS):
+        start = time.process_time()
+        if name == "references":
+            study = bench.search(name, "listed", listed, trainings)
+        else:
+            study = bench.search(name, name, options_of(name, trainings), trainings, SEEDS[name])
+        spent[name] = time.process_time() - start
+        searched[name] = points(study, "val_accuracy")
+        print(f"{name}: {spent[name]:.0f} CPU seconds", flush=True)
     by_text = {p.text: p for p in bench.tested("references", options.test_seeds, list(texts.values()))}
     tested = {name: by_text[text] for name, text in texts.items()}
-    tested |= {name: bench.tested(name, options.test_seeds)[0] for name in SEARCHES}
-    print_table(studies, searched, tested)
+    tested |= {name: bench.tested(name, options.test_seeds)[0] for name in SEEDS}
+    print_table(spent, searched, tested)
     draw(searched, tested, options.test_seeds).savefig(options.picture, dpi=150)
     print(f"\ndrawn: {options.picture}")
 
