@@ -1,4 +1,4 @@
-"""A search across families of mixers, beside the published ones made as small, at the same cost.
+"""A search across families of mixers, beside the published ones made as small, with as many trainings.
 
     OMP_NUM_THREADS=1 python benchmarks/mixer_search.py --data ../shared/data/snips --out mixer-search
 
@@ -8,8 +8,8 @@ stood for by its encoder at width 64 behind one MinHash projection: mixer, norma
 as published, depth and perceptrons cut.
 
 The stand-ins are trained with several seeds, on a share of the training part. Regularized evolution gets as many
-trainings as all stand-ins together, ``naswot`` some fewer, which pay for its scores, and trains the networks that are
-scored best. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that
+trainings as all stand-ins together, ``naswot`` four fewer for its scores, and trains the networks that are scored
+best. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that
 goes on with an earlier one. The network with the best validation accuracy of each search, and all stand-ins, are
 trained anew with fresh seeds and measured on the test part, which nothing was selected by.
 
@@ -58,8 +58,8 @@ STAND_INS: Mapping[str, str] = {
     "mixer1=attention,heads1=8,mixer2=attention,heads2=8",
 }
 """The published families at a size that satisfies the constraint."""
-SCORED, SCORES_OF_A_TRAINING = 60, 15
-"""Networks that ``naswot`` scores, and how many scores cost about as much as a training."""
+SCORED, FEWER_TRAININGS = 60, 4
+"""Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
 SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1}
 """Of the searches. From the same seed both would draw the same networks, and one get trainings of the other."""
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "mixer-search.png"
@@ -139,9 +139,9 @@ def points(study: Study, metric: str) -> list[Point]:
 
 
 def options_of(strategy: str, trainings: int) -> dict[str, int]:
-    """Settings with which a search spends about as much as so many trainings."""
+    """Settings of a search that trains so many networks, or somewhat fewer and scores others."""
     if strategy == "naswot":
-        return {"samples": SCORED, "finalists": trainings - SCORED // SCORES_OF_A_TRAINING}
+        return {"samples": SCORED, "finalists": trainings - FEWER_TRAININGS}
     return {"population": trainings // 3, "sample": 3}
 
 
