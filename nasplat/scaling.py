@@ -25,25 +25,30 @@ class Standardization:
     loss_decoded: bool = False
 
     def fitted(self, targets: Tensor) -> "Scale":
-        """Mean and deviation of targets ``(N, *target_shape)``; a constant keeps a deviation of 1."""
+        """Mean and deviation of targets ``(N, *target_shape)``; the deviation of what never varies is 0."""
         values = targets.double()
         axes = (0,) if self.elementwise else tuple(axis for axis in range(values.ndim) if axis != 1)
         std, mean = torch.std_mean(values, dim=axes, correction=0, keepdim=True)
-        std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)
+        std = torch.where(std > 1e-6 * mean.abs(), std, 0.0)
         return Scale(mean[0].float(), std[0].float())
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Scale:
-    """Mean and deviation of targets, of shapes that broadcast against ``target_shape``."""
+    """Mean and deviation of targets, of shapes that broadcast against ``target_shape``.
+
+    What never varied in the training part, such as a pressure that is 0 at a border, is known without a network:
+    whatever the network gives there is decoded to the constant.
+    """
 
     mean: Tensor
     std: Tensor
 
     def encode(self, targets: Tensor) -> Tensor:
         """Targets ``(B, *target_shape)`` as the network learns them."""
-        return (targets - self.mean.to(targets.device)) / self.std.to(targets.device)
+        std = torch.where(self.std > 0, self.std, 1.0)
+        return (targets - self.mean.to(targets.device)) / std.to(targets.device)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Outputs ``(B, *output_shape)`` on the scale of the data."""

@@ -414,11 +414,17 @@ def test_a_squared_error_is_learned_on_the_standardized_scale() -> None:
     assert task.metrics["squared_error"](zeros, train) == pytest.approx(float(train.var((0, 2), correction=0).mean()))
 
 
-def test_constant_targets_keep_their_scale() -> None:
-    targets = torch.full((5, 1, 3), 4.0)
+def test_targets_that_never_vary_are_decoded_as_they_are() -> None:
+    targets = torch.randn((5, 1, 3), generator=torch.Generator().manual_seed(0))
+    targets[:, :, 1] = 4.0
     scale = Standardization(elementwise=True).fitted(targets)
-    assert torch.equal(scale.encode(targets), torch.zeros(5, 1, 3))
-    assert torch.equal(scale.std, torch.ones(1, 3))
+    assert torch.equal(scale.encode(targets)[:, :, 1], torch.zeros(5, 1))
+    outputs = torch.full((2, 1, 3), 100.0, requires_grad=True)
+    decoded = scale.decode(outputs)
+    assert torch.equal(decoded[:, :, 1], torch.full((2, 1), 4.0))
+    decoded.sum().backward()
+    assert outputs.grad is not None
+    assert torch.equal(outputs.grad[:, :, 1], torch.zeros(2, 1))
 
 
 MISFITS: dict[str, tuple[Callable[[], object], str]] = {
