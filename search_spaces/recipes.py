@@ -16,7 +16,7 @@ from nasplat.choices import Choice, Value, When
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
 from nasplat.space import SearchSpace
 from nasplat.task import Task
-from nasplat.training.recipe import Recipe
+from nasplat.training.recipe import SCHEDULES, Recipe
 
 
 def _decades(first: int, last: int) -> tuple[float, ...]:
@@ -28,6 +28,7 @@ def _decades(first: int, last: int) -> tuple[float, ...]:
 GRIDS: Mapping[str, tuple[Value, ...]] = {
     "optimizer": ("sgd", "adamw"),
     "lr": _decades(-4, 0),
+    "schedule": SCHEDULES,
     "weight_decay": (0.0, *_decades(-6, -1)),
     "momentum": (0.0, 0.5, 0.8, 0.9, 0.95, 0.98),
     "batch_size": (16, 32, 64, 128, 256, 512),
@@ -42,7 +43,7 @@ GRIDS: Mapping[str, tuple[Value, ...]] = {
 """What can be searched: fields of ``Recipe``, and ``dropout``, with the options of each."""
 SETTINGS = ("lr", "weight_decay", "momentum", "batch_size", "label_smoothing", "crop", "flip", "cutout", "dropout")
 """What is searched unless said otherwise."""
-_ORDERLESS = ("optimizer", "flip")
+_ORDERLESS = ("optimizer", "schedule", "flip")
 
 
 @final

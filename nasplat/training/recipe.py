@@ -8,6 +8,8 @@ from typing import Any, Self, final
 from nasplat.errors import InvalidInputError, unknown_name
 
 _OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "halving", "constant")
+"""What the learning rate does after warm-up."""
 
 
 @final
@@ -17,7 +19,9 @@ class Recipe:
 
     Attributes:
         optimizer: ``sgd`` (Nesterov momentum) or ``adamw``.
-        lr: Highest learning rate, reached after warm-up; then a cosine to 0 over all steps.
+        lr: Highest learning rate, reached after warm-up.
+        schedule: What follows: a ``cosine`` to 0 over all steps (Loshchilov & Hutter 2017), ``halving`` after each
+            epoch (as Informer is trained, Zhou et al. 2021), or ``constant``.
         weight_decay: L2 penalty (``sgd``) or decoupled decay (``adamw``).
         momentum: Of ``sgd``.
         batch_size: Examples a step; the whole part where it has fewer.
@@ -33,6 +37,7 @@ class Recipe:
 
     optimizer: str = "sgd"
     lr: float = 0.1
+    schedule: str = "cosine"
     weight_decay: float = 5e-4
     momentum: float = 0.9
     batch_size: int = 128
@@ -47,7 +52,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimizer not in _OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, _OPTIMIZERS)
-        numbers = {n: v for n, v in asdict(self).items() if n != "optimizer"}
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        numbers = {n: v for n, v in asdict(self).items() if n not in ("optimizer", "schedule")}
         for name, value in numbers.items():
             if not math.isfinite(value):
                 raise InvalidInputError(f"recipe: {name} must be finite, got {value}")
@@ -64,6 +71,10 @@ class Recipe:
         warmup = min(self.warmup_epochs * steps_per_epoch, total / 2)
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "halving":
+            return float(self.lr * 0.5 ** (step // steps_per_epoch))
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def updated(self, changes: Mapping[str, Any]) -> Self:

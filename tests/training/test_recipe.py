@@ -13,6 +13,7 @@ from nasplat.training.recipe import Recipe
     ("settings", "message"),
     [
         ({"optimizer": "sdg"}, "unknown optimizer 'sdg': did you mean 'sgd'?"),
+        ({"schedule": "cosinus"}, "unknown schedule 'cosinus': did you mean 'cosine'?"),
         ({"lr": 0.0}, "recipe: lr must be positive, got 0.0"),
         ({"lr": math.nan}, "recipe: lr must be finite, got nan"),
         ({"lr": math.inf}, "recipe: lr must be finite, got inf"),
@@ -67,6 +68,14 @@ def test_warm_up_rises_in_equal_steps_and_the_cosine_falls_to_nothing() -> None:
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert Recipe(lr=0.3).lr_at(0, epochs=1, steps_per_epoch=1) == 0.3
+
+
+def test_other_schedules() -> None:
+    halving = [Recipe(lr=0.8, schedule="halving").lr_at(step, epochs=3, steps_per_epoch=2) for step in range(6)]
+    assert halving == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
+    constant = Recipe(lr=0.8, schedule="constant", warmup_epochs=1.0)
+    rates = [constant.lr_at(step, epochs=2, steps_per_epoch=3) for step in range(6)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
 def test_warm_up_takes_at_most_half() -> None:
