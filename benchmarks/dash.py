@@ -4,6 +4,7 @@
     python benchmarks/dash.py compare --sets darcy:16 darcy:16,32 --out /tmp/dash
     python benchmarks/dash.py compare --sets cifar10 --images cifar10@16 --out /tmp/dash
     python benchmarks/dash.py ablate --data ../shared/data --out /tmp/dash
+    python benchmarks/dash.py headroom --data ../shared/data --out /tmp/dash
     python benchmarks/dash.py nasbench201 --images cifar10 --table nasbench201.csv.gz --out /tmp/dash
 
 ``compare``: for each seed, a search by DASH; its derived network, the backbone with its default kernels after as many
@@ -15,6 +16,10 @@ L2 or wrong classes.
 
 ``ablate``: changes of the search, each with several seeds: how far its strengths come apart, and how its derived
 architectures fare on the validation part against random ones of the space.
+
+``headroom``: what any search of the space could win. Random architectures are each trained with several seeds; a
+one-way analysis of variance tells how much of the spread is the architectures', and the best one by half of the seeds
+is judged by the other half.
 
 ``nasbench201``: DARTS and GDAS on CIFAR-10 images: what they derive, its tabulated accuracy, and Kendall's τ between
 scores with shared weights and tabulated accuracies.
@@ -177,11 +182,15 @@ class Lab:
         budget = nasplat.Budget(seconds=1e-9) if alone else 1_000
         return self._study(f"{label}/{seed}", strategy="dash", strategy_options=given, seed=seed, budget=budget)
 
-    def random(self, count: int) -> list[float]:
-        """Validation errors in % of random architectures trained on the training part."""
-        settings = {"strategy": "listed", "strategy_options": {"architectures": self.drawn(count, 0)}}
-        study = self._study(f"random-{count}", **settings)
-        return [self.error(study, trial.measurement) for trial in study.trials if trial.measurement is not None]
+    def random(self, count: int, seeds: int = 1) -> np.ndarray:
+        """Validation errors in % of random architectures trained on the training part: one a row, one seed a column."""
+        listed = {"architectures": self.drawn(count, 0), "seeds": seeds}
+        study = self._study(f"random-{count}x{seeds}", strategy="listed", strategy_options=listed)
+        errors: dict[str, list[float]] = {text: [] for text in listed["architectures"]}
+        for trial in study.trials:
+            assert trial.measurement is not None, trial.failure
+            errors[trial.proposal.architecture.text].append(self.error(study, trial.measurement))
+        return np.array(list(errors.values()))
 
     def drawn(self, count: int, seed: int) -> list[str]:
         """Random architectures."""
@@ -222,7 +231,7 @@ def compare(options: argparse.Namespace) -> None:
         lab = Lab(case(options, name), options)
         rows = []
         for seed in range(options.seeds):
-            study = lab.search("dash", seed, alone=True)
+            study = lab.search(f"dash {options.variant}", seed, alone=True, **VARIANTS[options.variant])
             supernet, searched = study.trials[0].measurement, lab.seconds(study)
             assert supernet is not None
             error, seconds = lab.tested(supernet.artifacts[DERIVED], seed, options.epochs)
@@ -254,7 +263,7 @@ def ablate(options: argparse.Namespace) -> None:
     """What makes the strengths come apart, and whether it helps."""
     for name in options.sets:
         lab = Lab(case(options, name), options)
-        random = lab.random(options.random)
+        random = lab.random(options.random)[:, 0]
         print(f"\n### {name}: {options.search_epochs} epochs of search, {options.seeds} seeds; validation part\n")
         print("| search | separation | margin | derived error % | derived minus random, 95 % (Welch) |")
         print("|---|---|---|---|---|")
@@ -273,6 +282,29 @@ def ablate(options: argparse.Namespace) -> None:
                 flush=True,
             )
         print(f"random architectures: {statistics.mean(random):.2f} ± {statistics.stdev(random):.2f}")
+
+
+def headroom(options: argparse.Namespace) -> None:
+    """How much architectures differ, beside how much seeds do."""
+    print(
+        f"\n### {options.random} random architectures, {options.seeds} seeds each, {options.epochs} epochs; error %\n"
+    )
+    print("| set | mean | std of architectures | std of seeds | share of variance | p (F) | best of them minus mean |")
+    print("|---|---|---|---|---|---|---|")
+    for name in options.sets:
+        errors = Lab(case(options, name), options).random(options.random, options.seeds)
+        of_seeds = float(errors.var(axis=1, ddof=1).mean())
+        of_architectures = max(0.0, float(errors.mean(axis=1).var(ddof=1)) - of_seeds / options.seeds)
+        p = float(stats.f_oneway(*errors).pvalue)
+        half = options.seeds // 2
+        wins = []
+        for chosen, judged in ((errors[:, :half], errors[:, half:]), (errors[:, -half:], errors[:, :-half])):
+            wins.append(judged[chosen.mean(axis=1).argmin()].mean() - judged.mean())
+        print(
+            f"| {name} | {errors.mean():.2f} | {of_architectures**0.5:.2f} | {of_seeds**0.5:.2f} "
+            f"| {of_architectures / (of_architectures + of_seeds):.0%} | {p:.1g} | {statistics.mean(wins):+.2f} |",
+            flush=True,
+        )
 
 
 def nasbench201(options: argparse.Namespace) -> None:
@@ -317,12 +349,14 @@ def main() -> None:
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "compare": compare,
         "ablate": ablate,
+        "headroom": headroom,
         "nasbench201": nasbench201,
     }
     parser.add_argument("command", choices=list(commands))
     parser.add_argument("--data", type=Path, help="folder that holds series/<set>/{TRAIN,VALIDATION,TEST}.npy")
     parser.add_argument("--sets", nargs="+", default=["Crop", "ECG5000"])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--variant", default="as published (S=100)", choices=list(VARIANTS), help="searched in compare")
     parser.add_argument("--images", type=Path, help="folder with train/<class>/* and test/<class>/*; FOLDER@16 scales")
     parser.add_argument("--table", type=Path, help="nasbench201.csv.gz")
     parser.add_argument("--channels", type=int, default=8, help="width of NAS-Bench-201's supernet")
