@@ -10,7 +10,8 @@
 ``compare``: for each seed, a search by DASH; its derived network, the backbone with its default kernels after as many
 epochs, the same for as long as search and retraining of the derived network took, and random architectures of the
 space, all with the same recipe and the same seed, on test data. Differences are paired by seed, with 95 % intervals of
-Student's t. Sets are UCR series by name; ``darcy:16``, Darcy flow on 16×16 points, and ``darcy:16,32``, the same
+Student's t. Sets are UCR series by name, ``Crop:merged`` with operations merged that are one function on maps as short
+as these; ``darcy:16``, Darcy flow on 16×16 points, and ``darcy:16,32``, the same
 networks measured on 32×32 points; ``cifar10``, the first images of each class. Errors are the first metric's: relative
 L2 or wrong classes.
 
@@ -71,12 +72,14 @@ class Case:
     """What is compared on.
 
     Attributes:
+        name: Studies' names begin with it.
         task: On which networks are searched and trained.
         backbone: Whose kernels are searched.
         space: Options of the space.
         elsewhere: A task of other resolution whose test data the trained networks are measured on instead.
     """
 
+    name: str
     task: nasplat.Task
     backbone: str
     space: Mapping[str, Any]
@@ -85,17 +88,19 @@ class Case:
 
 def case(options: argparse.Namespace, name: str) -> Case:
     """A set by its name on the command line."""
-    kind, _, resolutions = name.partition(":")
+    kind, _, how = name.partition(":")
     if kind == "darcy":
-        task, *others = [darcy(resolution) for resolution in resolutions.split(",")]
+        task, *others = [darcy(resolution) for resolution in how.split(",")]
         # With the shape known networks have no taps that see but padding: at a larger resolution these, untrained,
         # would see the medium.
         space = {"width": 1, "search_width": 1, "input_shape": task.input_shape, "dense": True}
-        return Case(task, "wrn", space, others[0] if others else None)
+        return Case(task.name, task, "wrn", space, others[0] if others else None)
     if kind == "cifar10":
         task = images(str(options.images))
-        return Case(task, "wrn", {"width": 1, "search_width": 1, "input_shape": task.input_shape})
-    return Case(series(options.data, name), "resnet1d", {"width": 16, "search_width": 16})
+        return Case(task.name, task, "wrn", {"width": 1, "search_width": 1, "input_shape": task.input_shape})
+    task = series(options.data, kind)
+    space = {"width": 16, "search_width": 16, **({"input_shape": task.input_shape} if how else {})}
+    return Case(f"{task.name}-{how}" if how else task.name, task, "resnet1d", space)
 
 
 def images(folder: str) -> nasplat.Task:
@@ -157,7 +162,7 @@ class Lab:
 
     def _study(self, name: str, **settings: Any) -> nasplat.Study:
         given = {"space_options": self._case.space, "epochs": self._options.epochs, **settings}
-        name, start = f"{self._task.name}/{name}", time.process_time()
+        name, start = f"{self._case.name}/{name}", time.process_time()
         # A folder for each study, because files are called by what was trained and not by for how long.
         execution = {"threads": 1, "device": "cpu", "weights": str(self._options.out / "weights" / name)}
         study = nasplat.search(
@@ -184,9 +189,10 @@ class Lab:
 
     def random(self, count: int, seeds: int = 1) -> np.ndarray:
         """Validation errors in % of random architectures trained on the training part: one a row, one seed a column."""
-        listed = {"architectures": self.drawn(count, 0), "seeds": seeds}
+        texts = self.drawn(count, 0)
+        listed = {"architectures": texts, "seeds": seeds}
         study = self._study(f"random-{count}x{seeds}", strategy="listed", strategy_options=listed)
-        errors: dict[str, list[float]] = {text: [] for text in listed["architectures"]}
+        errors: dict[str, list[float]] = {text: [] for text in texts}
         for trial in study.trials:
             assert trial.measurement is not None, trial.failure
             errors[trial.proposal.architecture.text].append(self.error(study, trial.measurement))

@@ -1,12 +1,14 @@
-"""What all searches by weight sharing have in common: which trials are asked for, and in which order."""
+"""What all searches by weight sharing have in common: which trials are asked for, in which order, with which options."""
 
-from typing import final
+from collections.abc import Collection
+from inspect import Parameter, Signature, signature
+from typing import Any, final
 
 import numpy as np
 
 from nasplat.errors import InvalidInputError
 from nasplat.fidelity import Fidelity
-from nasplat.strategy import SearchContext
+from nasplat.strategy import SearchContext, Strategy
 from nasplat.supernet import DERIVED, SAMPLED, WeightSharing, sampled_texts
 from nasplat.training.supernet import Method
 from nasplat.training.supernet_methods import subject_of
@@ -16,7 +18,7 @@ _SEEDS = 2**31
 
 
 @final
-class OneShot:
+class OneShot(Strategy):
     """One supernet; then the architecture derived from it, sampled ones, and random ones, all trained for themselves.
 
     While the supernet is being trained, workers that have nothing else to do get the random architectures.
@@ -39,10 +41,10 @@ class OneShot:
         context: SearchContext,
         method: Method,
         *,
-        search_epochs: int | None,
-        honesty: int,
-        sampled: int,
-        random_baselines: int,
+        search_epochs: int | None = None,
+        honesty: int = 5,
+        sampled: int = 16,
+        random_baselines: int = 0,
     ) -> None:
         space, fidelity = context.space, context.fidelity
         if not isinstance(space, WeightSharing):
@@ -94,3 +96,33 @@ class OneShot:
         self._waiting.append(Proposal(derived, fidelity, parents=parents, why="derived"))
         for text in sampled_texts(artifacts[SAMPLED])[: self._honesty]:
             self._waiting.append(Proposal(space.parse(text), fidelity, parents=parents, why="honesty"))
+
+
+@final
+class SearchBy:
+    """A strategy as the registry wants it: ``OneShot`` by one method, whose settings and its own are the options.
+
+    What the settings mean is said by the method (``nasplat.training.supernet_methods``).
+
+    Args:
+        method: How the supernet learns.
+        fixed: Settings that are no options: they keep their defaults.
+    """
+
+    def __init__(self, method: type[Method], *, fixed: Collection[str] = ()) -> None:
+        context, _, *shared = signature(OneShot).parameters.values()
+        settings = [p for p in signature(method).parameters.values() if p.name not in fixed]
+        options = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*settings, *shared)]
+        self.__signature__ = Signature([context, *options], return_annotation=OneShot)
+        self._method = method
+        self._settings = [p.name for p in settings]
+
+    def __call__(self, context: SearchContext, **options: Any) -> OneShot:
+        """The strategy with some options; the others have their defaults.
+
+        Raises:
+            InvalidInputError: As ``OneShot`` and the method say.
+        """
+        self.__signature__.bind(context, **options)
+        settings = {name: options.pop(name) for name in self._settings if name in options}
+        return OneShot(context, self._method(**settings), **options)
