@@ -12,5 +12,5 @@ with early stopping; their retraining ``nasplat retrain``.
 from nasplat.strategies.one_shot import SearchBy
 from nasplat.training import supernet_methods
 
-# The authors never turn what is fixed.
+# Few dials: momentum and the fall of the learning rates stay as they are.
 Dash = SearchBy(supernet_methods.Dash, fixed=("momentum", "drop_at", "drop"))

@@ -1,4 +1,4 @@
-"""What all searches by weight sharing have in common: which trials are asked for, in which order, with which options."""
+"""What all searches by weight sharing have in common: which trials are asked for, in which order, and the options."""
 
 from collections.abc import Collection
 from inspect import Parameter, Signature, signature
