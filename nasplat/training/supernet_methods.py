@@ -153,7 +153,7 @@ class Darts(Method):
 
     def optimizer(self, strengths: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam with the betas of the paper."""
-        return torch.optim.Adam(strengths, lr=self.lr, betas=(0.5, 0.999), weight_decay=self.decay)
+        return _adam(strengths, self.lr, self.decay)
 
     def step(self, sharing: Sharing, batch: Batch, held_out: Batch) -> Tensor:
         """The strengths, then the weights."""
@@ -165,10 +165,7 @@ class Darts(Method):
             sharing.backward(sharing.loss(held_out, self.expected(list(sharing.strengths))))
         sharing.strengths_optimizer.step()
         loss = sharing.loss(batch, self.expected(list(sharing.strengths)))
-        sharing.backward(loss)
-        if self.clip:
-            nn.utils.clip_grad_norm_(sharing.supernet.parameters(), self.clip)
-        sharing.step_weights()
+        _move_weights(sharing, loss, self.clip)
         return loss.detach()
 
     def expected(self, strengths: Sequence[Tensor]) -> list[Mixing]:
@@ -235,15 +232,12 @@ class Gdas(Method):
 
     def optimizer(self, strengths: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam with the betas of DARTS."""
-        return torch.optim.Adam(strengths, lr=self.lr, betas=(0.5, 0.999), weight_decay=self.decay)
+        return _adam(strengths, self.lr, self.decay)
 
     def step(self, sharing: Sharing, batch: Batch, held_out: Batch) -> Tensor:
         """The weights, then the strengths."""
         loss = sharing.loss(batch, self._drawn(sharing))
-        sharing.backward(loss)
-        if self.clip:
-            nn.utils.clip_grad_norm_(sharing.supernet.parameters(), self.clip)
-        sharing.step_weights()
+        _move_weights(sharing, loss, self.clip)
         sharing.backward(sharing.loss(held_out, self._drawn(sharing)))
         sharing.strengths_optimizer.step()
         return loss.detach()
@@ -305,6 +299,18 @@ def _check_positive(method: Method, *names: str) -> None:
     for name in names:
         if not getattr(method, name) > 0:
             raise InvalidInputError(f"{name} of {method.name} must be positive, got {getattr(method, name)}")
+
+
+def _adam(strengths: Sequence[nn.Parameter], lr: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(strengths, lr=lr, betas=(0.5, 0.999), weight_decay=decay)
+
+
+def _move_weights(sharing: Sharing, loss: Tensor, clip: float) -> None:
+    """One step of the weights, whose gradient has a norm of ``clip`` at most; 0 does not clip."""
+    sharing.backward(loss)
+    if clip:
+        nn.utils.clip_grad_norm_(sharing.supernet.parameters(), clip)
+    sharing.step_weights()
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
