@@ -9,9 +9,11 @@ as published, depth and perceptrons cut.
 
 The stand-ins are trained with several seeds, on a share of the training part. Regularized evolution gets as many
 trainings as all stand-ins together, ``naswot`` four fewer for its scores, and trains the networks that are scored
-best. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that
-goes on with an earlier one. The network with the best validation accuracy of each search, and all stand-ins, are
-trained anew with fresh seeds and measured on the test part, which nothing was selected by.
+best. A third of a search's trainings goes to its finalists, the best networks of the others, with further seeds,
+because the best of many single trainings is partly luck; a search has found the finalist with the best mean. CPU
+seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that goes on with an
+earlier one. What was found, and all stand-ins, are trained anew with fresh seeds and measured on the test part, which
+nothing was selected by. Every search is run with several seeds of its own.
 
 Everything is kept in the folder ``--out``: a run that was killed goes on where it was, a finished one only prints and
 draws. The picture is written to ``docs/images/mixer-search.png``.
@@ -60,8 +62,9 @@ STAND_INS: Mapping[str, str] = {
 """The published families at a size that satisfies the constraint."""
 SCORED, FEWER_TRAININGS = 60, 4
 """Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
-SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1}
-"""Of the searches. From the same seed both would draw the same networks, and one get trainings of the other."""
+FINALISTS, FINALIST_SEEDS = 4, 5
+"""How many networks of a search are trained with further seeds, and with how many."""
+STRATEGIES = ("regularized-evolution", "naswot")
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "mixer-search.png"
 COLOURS = {"regularized-evolution": "#2563ab", "naswot": "#3a9a6b"}
 REFERENCE = "#d9622b"
@@ -138,6 +141,45 @@ def points(study: Study, metric: str) -> list[Point]:
     return [Point(of[0][0], tuple(accuracy for _, accuracy in of), text) for text, of in measured.items()]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A finished search.
+
+    Attributes:
+        strategy: Its name.
+        seed: Which one of its searches.
+        once: What it has trained once.
+        found: The finalist with the best mean over further seeds.
+        seconds: CPU seconds that this run has spent on it.
+    """
+
+    strategy: str
+    seed: int
+    once: list[Point]
+    found: Point
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Of its study."""
+        return f"{self.strategy}-{self.seed}"
+
+
+def search(bench: Bench, strategy: str, seed: int, trainings: int) -> Search:
+    """Train networks once, then the best of them with further seeds."""
+    start = time.process_time()
+    name, left = f"{strategy}-{seed}", trainings - FINALISTS * FINALIST_SEEDS
+    # From the same seed both searches would draw the same networks, and one get trainings of the other.
+    own_seed = 2 * seed + STRATEGIES.index(strategy)
+    once = points(bench.search(name, strategy, options_of(strategy, left), left, own_seed), "val_accuracy")
+    best = sorted(once, key=lambda p: p.accuracy, reverse=True)[:FINALISTS]
+    listed = {"architectures": [p.text for p in best], "seeds": FINALIST_SEEDS, "first_seed": 1_000}
+    finals = points(bench.search(f"{name}-finalists", "listed", listed, trainings - left), "val_accuracy")
+    found = max(finals, key=lambda p: p.accuracy)
+    return Search(strategy, seed, once, found, time.process_time() - start)
+
+
 def options_of(strategy: str, trainings: int) -> dict[str, int]:
     """Settings of a search that trains so many networks, or somewhat fewer and scores others."""
     if strategy == "naswot":
@@ -154,51 +196,60 @@ def print_published(task: Task) -> None:
         print(f"  {name:22}{params:>12,}{'' if params <= MOST_PARAMS else '  too large'}", flush=True)
 
 
-def print_table(spent: Mapping[str, float], searched: Mapping[str, list[Point]], tested: Mapping[str, Point]) -> None:
-    """Contenders and what they cost, then what is reached on the test part."""
-    print(f"\n{'contender':24}{'trainings':>10}{'networks':>10}{'CPU s':>8}{'best valid':>12}")
-    for name, seconds in spent.items():
-        trainings = sum(len(p.accuracies) for p in searched[name])
-        best = max(p.accuracy for p in searched[name])
-        print(f"{name:24}{trainings:>10}{len(searched[name]):>10}{seconds:>8.0f}{best:>12.1f}")
-    of_references = {p.text: p.accuracy for p in searched["references"]}
-    print(f"\n{'network':24}{'params':>10}{'valid':>8}{'test':>8}  test of each seed")
+def print_table(references: Sequence[Point], searches: Sequence[Search], tested: Mapping[str, Point]) -> None:
+    """What each search has trained and spent, then what is reached on the validation and on the test part."""
+    print(f"\n{'search':26}{'networks':>10}{'CPU s':>8}{'best of single trainings':>26}")
+    for of in searches:
+        print(f"{of.name:26}{len(of.once):>10}{of.seconds:>8.0f}{max(p.accuracy for p in of.once):>26.1f}")
+    valid = {p.text: p for p in references} | {of.found.text: of.found for of in searches}
+    print(f"\n{'network':26}{'params':>10}{'valid':>8}{'test':>8}{'±':>6}  seeds")
     for name, point in tested.items():
-        found = next((p.accuracy for p in searched.get(name, ()) if p.text == point.text), None)
-        valid = of_references[point.text] if found is None else found
-        each = ", ".join(f"{accuracy:.1f}" for accuracy in point.accuracies)
-        print(f"{name:24}{point.params:>10,.0f}{valid:>8.1f}{point.accuracy:>8.1f}  {each}")
+        spread = statistics.stdev(point.accuracies) if len(point.accuracies) > 1 else 0.0
+        both = f"{valid[point.text].accuracy:>8.1f}{point.accuracy:>8.1f}"
+        print(f"{name:26}{point.params:>10,.0f}{both}{spread:>6.1f}  {len(point.accuracies)}")
+    best = max((tested[name] for name in STAND_INS), key=lambda p: p.accuracy)
+    for strategy in STRATEGIES:
+        means = [tested[of.name].accuracy for of in searches if of.strategy == strategy]
+        print(f"{strategy}: {statistics.fmean(means):.2f} on average; the best reference {best.accuracy:.2f}")
     print()
-    for name in SEEDS:
-        print(f"{name}: {tested[name].text}")
+    for of in searches:
+        print(f"{of.name}: {of.found.text}")
 
 
-def draw(searched: Mapping[str, list[Point]], tested: Mapping[str, Point], seeds: int) -> Figure:
+def draw(references: Sequence[Point], searches: Sequence[Search], tested: Mapping[str, Point], seeds: int) -> Figure:
     """Accuracy over parameters: of everything that was trained, and of what was tested."""
     names = {p.text: name for name, p in tested.items() if name in STAND_INS}
     style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with mpl.rc_context({**style, "axes.grid": True, "grid.color": "#e4e7ea"}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        for name in SEEDS:
-            own = searched[name]
-            label = f"{name} ({len(own)} networks)"
-            left.plot([p.params for p in own], [p.accuracy for p in own], "o", ms=4, color=COLOURS[name], label=label)
-            best = tested[name]
-            right.plot(best.params, best.accuracy, "o", ms=7, color=COLOURS[name], label=f"found by {name}")
-            _spread(right, best, COLOURS[name])
-        everything = [p for own in searched.values() for p in own]
+        for strategy in STRATEGIES:
+            own = [of for of in searches if of.strategy == strategy]
+            once = [p for of in own for p in of.once]
+            style = {"color": COLOURS[strategy], "linestyle": "none", "marker": "o"}
+            label = f"{strategy} ({len(once)} networks)"
+            left.plot([p.params for p in once], [p.accuracy for p in once], ms=3, label=label, **style)
+            found = [tested[of.name] for of in own]
+            label = f"found by {strategy}"
+            right.plot([p.params for p in found], [p.accuracy for p in found], ms=7, label=label, **style)
+            for point in found:
+                _spread(right, point, COLOURS[strategy])
+        everything = [*references, *(p for of in searches for p in of.once)]
         front = non_dominated(np.array([[p.params, -p.accuracy] for p in everything]))
         on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
         left.plot([p.params for p in on], [p.accuracy for p in on], "-", color="0.35", lw=1, label="Pareto front")
-        references = {names[p.text]: p for p in searched["references"]}
+        named = {names[p.text]: p for p in references}
         # Networks that have not learned yet would press together those that differ in what matters: the last tenth of
         # what the searches trained is left out.
-        least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references.values()))
+        least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references))
         left.set_ylim(least - 2, max(p.accuracy for p in everything) + 1)
-        _mark(left, references)
-        _mark(right, {name: tested[name] for name in references})
-        left.set(title="validation part; references: mean of their seeds", xlabel="parameters", ylabel="accuracy in %")
+        _mark(left, named)
+        _mark(right, {name: tested[name] for name in named})
+        left.set(
+            title="validation part, single trainings; references: mean of seeds",
+            xlabel="parameters",
+            ylabel="accuracy in %",
+        )
         right.set(title=f"test part, trained anew: {seeds} seeds and their mean", xlabel="parameters")
         left.set_xlim(right=1.2 * MOST_PARAMS)
         for axes in (left, right):
@@ -228,18 +279,22 @@ def _spread(axes: Axes, point: Point, colour: str) -> None:
 
 
 def main() -> None:
-    """References, both searches, tests, table and picture."""
+    """References, searches, tests, tables and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="SNIPS: train/, valid/, test/ with seq.in and label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the store")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--data-fraction", type=float, default=0.1)
     parser.add_argument(
-        "--reference-seeds", type=int, default=4, help="trainings a reference; all together, of a search"
+        "--reference-seeds", type=int, default=12, help="trainings a reference; all together, of a search"
     )
-    parser.add_argument("--test-seeds", type=int, default=2)
+    parser.add_argument("--search-seeds", type=int, default=3, help="searches by each strategy")
+    parser.add_argument("--test-seeds", type=int, default=10)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
+    trainings = len(STAND_INS) * options.reference_seeds
+    if trainings <= FINALISTS * FINALIST_SEEDS + FEWER_TRAININGS:
+        parser.error(f"{trainings} trainings leave none to search with beside those of the finalists")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     task: Task = registry.create("task", f"text-classification:{options.data.resolve()}")
@@ -247,23 +302,20 @@ def main() -> None:
     bench = Bench(task, options.out / "search.db", options.epochs, options.data_fraction)
     space: SearchSpace = registry.create("search_space", SPACE, options=dict(OPTIONS))
     texts = {name: space.parse(f"{PROJECTION},{text}").text for name, text in STAND_INS.items()}
+    start = time.process_time()
     listed = {"architectures": list(texts.values()), "seeds": options.reference_seeds}
-    trainings = len(texts) * options.reference_seeds
-    searched, spent = {}, {}
-    for name in ("references", *SEEDS):
-        start = time.process_time()
-        if name == "references":
-            study = bench.search(name, "listed", listed, trainings)
-        else:
-            study = bench.search(name, name, options_of(name, trainings), trainings, SEEDS[name])
-        spent[name] = time.process_time() - start
-        searched[name] = points(study, "val_accuracy")
-        print(f"{name}: {spent[name]:.0f} CPU seconds", flush=True)
+    references = points(bench.search("references", "listed", listed, trainings), "val_accuracy")
+    print(f"references: {time.process_time() - start:.0f} CPU seconds for {trainings} trainings", flush=True)
+    searches = []
+    for seed in range(options.search_seeds):
+        for strategy in STRATEGIES:
+            searches.append(search(bench, strategy, seed, trainings))
+            print(f"{searches[-1].name}: {searches[-1].seconds:.0f} CPU seconds", flush=True)
     by_text = {p.text: p for p in bench.tested("references", options.test_seeds, list(texts.values()))}
     tested = {name: by_text[text] for name, text in texts.items()}
-    tested |= {name: bench.tested(name, options.test_seeds)[0] for name in SEEDS}
-    print_table(spent, searched, tested)
-    draw(searched, tested, options.test_seeds).savefig(options.picture, dpi=150)
+    tested |= {of.name: bench.tested(of.name, options.test_seeds, [of.found.text])[0] for of in searches}
+    print_table(references, searches, tested)
+    draw(references, searches, tested, options.test_seeds).savefig(options.picture, dpi=150)
     print(f"\ndrawn: {options.picture}")
 
 
