@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 VERSION_TABLE = "nasplat_alembic_version"
-HEAD = "0002"
+HEAD = "0003"
 """The revision of the schema that this code reads and writes."""
 
 metadata = MetaData(
@@ -160,6 +160,7 @@ lineage = Table(
     Column("number", Integer, primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("parent", Integer, nullable=False),
+    Index(None, "study_id", "parent"),
     sqlite_with_rowid=False,
 )
 

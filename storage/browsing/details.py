@@ -79,8 +79,7 @@ def _provenance(database: Database, measurement: int | None) -> str | None:
 def _relatives(database: Database, study: StudyInfo, number: int, *, parents: bool) -> list[Row]:
     line = s.lineage.c
     wanted, given = (line.parent, line.number) if parents else (line.number, line.parent)
-    # A child comes after its parent: of the rows, which no index has by parent, those before it need no look.
-    related = select(wanted).where(line.study_id == study.id, given == number, line.number >= number)
+    related = select(wanted).where(line.study_id == study.id, given == number)
     numbers = [r[0] for r in database.rows(related.order_by(line.number).limit(_MOST_RELATIVES))]
     # Found one by one: joined, SQLite may read the trials of the whole study first.
     t = s.trial.c

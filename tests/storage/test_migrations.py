@@ -201,6 +201,22 @@ def test_a_store_of_the_first_release_is_upgraded_with_all_that_it_holds(url: st
         assert (cost["paid_seconds"], cost["paid_gpu_seconds"]) == (1.5 + 2.5 + 1.5, 5.0)
 
 
+def test_children_are_found_by_index_after_an_upgrade(url: str) -> None:
+    make_first(url)
+    upgrade_store(url)
+    children = "SELECT number FROM lineage WHERE study_id = 70 AND parent = 7 ORDER BY number"
+    found = connect(url, create=False)
+    with found.begin() as connection:
+        rows = [{"study_id": 70, "number": n, "position": 0, "parent": n // 2} for n in range(2, 5000)]
+        connection.execute(metadata.tables["lineage"].insert(), rows)
+        connection.execute(text("ANALYZE lineage"))
+        assert connection.execute(text(children)).scalars().all() == [14, 15]
+        explain = "EXPLAIN QUERY PLAN" if found.dialect.name == "sqlite" else "EXPLAIN"
+        plan = connection.execute(text(f"{explain} {children}")).all()
+    found.dispose()
+    assert "ix_lineage_study_id_parent" in str(plan)
+
+
 def test_an_upgraded_store_is_what_the_code_describes(url: str) -> None:
     make_first(url)
     upgrade_store(url)
