@@ -17,16 +17,13 @@ from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.heads import ClassHead, TokenHead
 from nasplat.search_spaces.blocks.inputs.tokens import Positions, TokenInput, real_positions
 from nasplat.search_spaces.blocks.resampling import (
-    AttentionShortening,
-    AttentionUpsampling,
+    AttentionResampling,
     AverageShortening,
     LinearShortening,
     LinearUpsampling,
-    LocalShortening,
-    LocalUpsampling,
+    LocalResampling,
     RepeatUpsampling,
-    Shortening,
-    Upsampling,
+    Resampling,
     grouped_mask,
     shift_right,
 )
@@ -149,7 +146,7 @@ class Valley(nn.Module):
         short_mask = grouped_mask(moved, self.factor)
         if short_mask is not None:
             short_mask = short_mask | ~short_mask.any(1, keepdim=True)
-        h = self.down(self.shorten(hide(shift_right(x, steps), moved), bias, moved), bias, short_mask)
+        h = self.down(self.shorten(hide(shift_right(x, steps), moved), None, bias, moved), bias, short_mask)
         if self.inside is not None and self.up is not None:
             h = self.up(self.inside(h, bias, short_mask), bias, short_mask)
         out: Tensor = self.upsample(h, x, bias, short_mask)
@@ -225,21 +222,21 @@ def _mlp(config: HourglassConfig) -> ChannelMlp:
     return ChannelMlp(config.dim, config.hidden, dropout=config.dropout)
 
 
-def _shortening(config: HourglassConfig, factor: int, pace: int) -> Shortening:
+def _shortening(config: HourglassConfig, factor: int, pace: int) -> Resampling:
     how, _, kind = config.shorten.rpartition("-")
     base = LinearShortening(config.dim, factor) if kind == "linear" else AverageShortening(factor)
-    if how == "attention":
-        return AttentionShortening(base, _relative(config, pace), _mlp(config), config.dim)
-    if how == "local":
-        return LocalShortening(base, Attention(config.dim, config.heads), _mlp(config), config.dim, factor)
-    return base
+    return _attending(how, base, config, factor, pace)
 
 
-def _upsampling(config: HourglassConfig, factor: int, pace: int) -> Upsampling:
+def _upsampling(config: HourglassConfig, factor: int, pace: int) -> Resampling:
     how, _, kind = config.upsample.rpartition("-")
     base = LinearUpsampling(config.dim, factor) if kind == "linear" else RepeatUpsampling(factor)
+    return _attending(how, base, config, factor, pace)
+
+
+def _attending(how: str, base: Resampling, config: HourglassConfig, factor: int, pace: int) -> Resampling:
     if how == "attention":
-        return AttentionUpsampling(base, _relative(config, pace), _mlp(config), config.dim)
+        return AttentionResampling(base, _relative(config, pace), _mlp(config), config.dim)
     if how == "local":
-        return LocalUpsampling(base, Attention(config.dim, config.heads), _mlp(config), config.dim, factor)
+        return LocalResampling(base, Attention(config.dim, config.heads), _mlp(config), config.dim, factor)
     return base

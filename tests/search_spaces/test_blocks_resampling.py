@@ -9,14 +9,12 @@ from torch.nn import functional
 
 from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.resampling import (
-    AttentionShortening,
-    AttentionUpsampling,
+    AttentionResampling,
     AverageShortening,
     DistillingConvolution,
     LinearShortening,
     LinearUpsampling,
-    LocalShortening,
-    LocalUpsampling,
+    LocalResampling,
     RepeatUpsampling,
     grouped_mask,
     shift_right,
@@ -57,13 +55,13 @@ def test_plain_resampling() -> None:
 def test_attention_resampling_follows_its_equations() -> None:
     with torch_seed(0):
         bias = RelativeBias(8, 2)
-        down = AttentionShortening(AverageShortening(3), RelativeAttention(8, 2), ChannelMlp(8, 16), 8)
-        up = AttentionUpsampling(RepeatUpsampling(3), RelativeAttention(8, 2), ChannelMlp(8, 16), 8)
+        down = AttentionResampling(AverageShortening(3), RelativeAttention(8, 2), ChannelMlp(8, 16), 8)
+        up = AttentionResampling(RepeatUpsampling(3), RelativeAttention(8, 2), ChannelMlp(8, 16), 8)
     norm = functional.layer_norm
     h = norm(X, [8])
     q = norm(torch.unflatten(h, 1, (4, 3)).mean(2), [8])
     q = q + down.attention(q, h, bias)
-    torch.testing.assert_close(down(X, bias), q + down.mlp(norm(q, [8])))
+    torch.testing.assert_close(down(X, None, bias), q + down.mlp(norm(q, [8])))
     h = norm(SHORT, [8])
     q = norm(h.repeat_interleave(3, 1), [8]) + X
     q = q + up.attention(q, h, bias)
@@ -72,8 +70,8 @@ def test_attention_resampling_follows_its_equations() -> None:
 
 def test_local_resampling_stays_in_its_group() -> None:
     with torch_seed(0):
-        down = LocalShortening(AverageShortening(3), Attention(8, 2), ChannelMlp(8, 16), 8, 3)
-        up = LocalUpsampling(RepeatUpsampling(3), Attention(8, 2), ChannelMlp(8, 16), 8, 3)
+        down = LocalResampling(AverageShortening(3), Attention(8, 2), ChannelMlp(8, 16), 8, 3)
+        up = LocalResampling(RepeatUpsampling(3), Attention(8, 2), ChannelMlp(8, 16), 8, 3)
     changed = X.clone()
     changed[:, 4] += 1
     assert (down(changed) - down(X)).abs().amax((0, 2)).gt(0).tolist() == [False, True, False, False]
@@ -83,7 +81,7 @@ def test_local_resampling_stays_in_its_group() -> None:
     assert (up(short, X) - up(SHORT, X)).abs().amax((0, 2)).gt(0).tolist() == expected
     mask = torch.arange(12) < torch.tensor([[5], [12]])
     hidden = torch.where(mask[:, :, None], X, torch.zeros(()))
-    assert down(hidden, None, mask).isfinite().all()
+    assert down(hidden, None, None, mask).isfinite().all()
 
 
 @pytest.mark.parametrize("length", [96, 48, 97, 5, 1])
