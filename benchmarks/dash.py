@@ -10,10 +10,10 @@
 ``compare``: for each seed, a search by DASH; its derived network, the backbone with its default kernels after as many
 epochs, the same for as long as search and retraining of the derived network took, and random architectures of the
 space, all with the same recipe and the same seed, on test data. Differences are paired by seed, with 95 % intervals of
-Student's t. Sets are UCR series by name, ``Crop:merged`` with operations merged that are one function on maps as short
-as these; ``darcy:16``, Darcy flow on 16×16 points, and ``darcy:16,32``, the same
-networks measured on 32×32 points; ``cifar10``, the first images of each class. Errors are the first metric's: relative
-L2 or wrong classes.
+Student's t. Sets are UCR series by name, ``Crop:unmerged`` with a supernet in which operations stay apart that are one
+function on maps as short as these; ``darcy:16``, Darcy flow on 16×16 points, and ``darcy:16,32``, the same networks
+measured on 32×32 points; ``cifar10``, the first images of each class. Errors are the first metric's: relative L2 or
+wrong classes.
 
 ``ablate``: changes of the search, each with several seeds: how far its strengths come apart, and how its derived
 architectures fare on the validation part against random ones of the space.
@@ -99,7 +99,7 @@ def case(options: argparse.Namespace, name: str) -> Case:
         task = images(str(options.images))
         return Case(task.name, task, "wrn", {"width": 1, "search_width": 1, "input_shape": task.input_shape})
     task = series(options.data, kind)
-    space = {"width": 16, "search_width": 16, **({"input_shape": task.input_shape} if how else {})}
+    space = {"width": 16, "search_width": 16, "merged": how != "unmerged"}
     return Case(f"{task.name}-{how}" if how else task.name, task, "resnet1d", space)
 
 
