@@ -17,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from nasplat import worker_process
 from nasplat.attempt import Ending, WorkerStatus
+from nasplat.boundary import catching
 from nasplat.config import Execution
 from nasplat.errors import InvalidInputError, MemoryLimitError, TrialTimeoutError, WorkerLostError
 
@@ -76,17 +77,21 @@ class TrialExecutor(concurrent.futures.Executor):
         return []
 
 
+def called(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    """The future of a call that is made here and now: it carries any error, and an interrupt goes through."""
+    future: Future[T] = Future()
+    with catching(future.set_exception):
+        future.set_result(fn(*args, **kwargs))
+    return future
+
+
 @final
 class SerialExecutor(TrialExecutor):
     """Runs every call at once in the calling process; the trainer itself looks after the time limit."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run now; an exception stays in the future, an interrupt goes through."""
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - the contract of submit: the future carries any error
-            future.set_exception(error)
+        future = called(fn, *args, **kwargs)
         self._ended.put(future)
         return future
 

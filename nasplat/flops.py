@@ -18,6 +18,8 @@ from torch.nn import functional
 from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from nasplat.boundary import catching
+
 _Result: TypeAlias = tuple[Any, int] | None
 """What a function gives, of the right shape, and its FLOPs; None where only the function itself can tell."""
 
@@ -31,11 +33,9 @@ def flops(network: nn.Module, example: Tensor) -> int:
     """
     with torch.no_grad():
         shapes = _Shapes()
-        try:
-            with shapes:
-                network(example)
-        except Exception:  # noqa: BLE001 - what is wrong with the network itself is raised when it runs in earnest
-            shapes.gave_up = True
+        # What is wrong with the network itself is raised when it runs in earnest.
+        with catching(shapes.give_up), shapes:
+            network(example)
         if not shapes.gave_up:
             return shapes.flops
         with BaseTorchFunctionMode(), FlopCounterMode(display=False) as counter:
@@ -60,6 +60,10 @@ class _Shapes(TorchFunctionMode):
         super().__init__()
         self.flops = 0
         self.gave_up = False
+
+    def give_up(self, error: Exception) -> None:
+        """The network has raised an error among these shapes."""
+        self.gave_up = True
 
     def __torch_function__(
         self,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, final
 
 from nasplat.config import Execution
 from nasplat.errors import InvalidInputError, TrialTimeoutError
-from nasplat.executors import TrialExecutor
+from nasplat.executors import TrialExecutor, called
 from nasplat.measurement import Failure, Measurement
 from nasplat.worker import Report
 
@@ -25,7 +25,7 @@ class _Running:
     number: int
     future: Future[Any] = field(compare=False)
     result: Any = field(compare=False)
-    error: Exception | None = field(compare=False)
+    error: BaseException | None = field(compare=False)
 
 
 @final
@@ -65,13 +65,11 @@ class SimulatedExecutor(TrialExecutor):
         """Run now; the future is done when the clock has reached the call's end."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
-        result, error = None, None
         started = time.perf_counter()
         self._pass_driver_time(started)
-        try:
-            result = fn(*args, **kwargs)
-        except Exception as raised:  # noqa: BLE001 - the contract of submit: the future carries any error
-            error = raised
+        done = called(fn, *args, **kwargs)
+        error = done.exception()
+        result = done.result() if error is None else None
         seconds = _seconds(result)
         if self._time_limit is not None and seconds > self._time_limit:
             seconds, result = self._time_limit, None

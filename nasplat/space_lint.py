@@ -11,22 +11,23 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nasplat.architecture import Architecture
+from nasplat.boundary import catching
 from nasplat.choices import Value
 from nasplat.counting import Counts, count
 from nasplat.errors import InvalidArchitectureError
+from nasplat.first_step import FirstStep, first_batch, kept_bytes
 from nasplat.seeding import torch_seed
 from nasplat.space import SearchSpace
-from nasplat.task import Part, Task
-from nasplat.training.trainer import Normalization
+from nasplat.task import Task
 
-_BATCH = 8
 _WALKS = 40
 """Mutations for each option of the space, in the walk that looks for those that are never reached."""
 _CONTEXTS = 3
@@ -114,10 +115,8 @@ def lint(space: SearchSpace, task: Task, effort: Effort | None = None) -> Lint:
     space.check(task)
     linter = _Linter(space, task, effort or Effort())
     for name, check in linter.checks.items():
-        try:
+        with catching(partial(linter.stopped, name)):
             check()
-        except Exception as error:  # noqa: BLE001 - a linter says what is broken, whatever it is
-            linter.add(name, Severity.ERROR, f"the check ended with {type(error).__name__}: {error}")
     return linter.result
 
 
@@ -155,13 +154,17 @@ class _Linter:
             "networks": self._networks,
         }
         self._space, self._task, self._effort = space, task, effort
-        self._batch = _batch(task, effort.seed)  # networks are built for a task whose data has been read
+        self._batch = first_batch(task, effort.seed)  # networks are built for a task whose data has been read
         self._small = space.size <= effort.exact
         self.result.figures |= {"space": space.key, "task": task.name, "size": space.size, "exact": self._small}
 
     def add(self, check: str, severity: Severity, message: str) -> None:
         """Note a finding."""
         self.result.findings.append(Finding(check, severity, message))
+
+    def stopped(self, check: str, error: Exception) -> None:
+        """Note that a check could not be ended: the space is broken, whatever the error is."""
+        self.add(check, Severity.ERROR, f"the check ended with {type(error).__name__}: {error}")
 
     def _drawn(self, number: int, stream: int) -> Iterator[Architecture]:
         rng = np.random.default_rng((self._effort.seed, stream))
@@ -268,7 +271,7 @@ class _Linter:
             try:
                 counts[architecture] = count(self._space, architecture, self._task)
                 if len(kept) < _REMEMBERED:
-                    kept[architecture] = _kept_bytes(self._space, architecture, self._task)
+                    kept[architecture] = kept_bytes(self._space, architecture, self._task)
             except InvalidArchitectureError as error:
                 invalid.append(f"{architecture} ({error})")
         self.result.figures["invalid"] = len(invalid) / len(drawn)
@@ -347,7 +350,6 @@ class _Linter:
 
     def _networks(self) -> None:
         """A step of training: shapes, finite numbers, gradients for every parameter."""
-        inputs, targets = self._batch
         idle, wrong = list[str](), list[str]()
         references = [self._space.parse(name) for name in self._space.references]
         built, blind = 0, 0
@@ -358,15 +360,13 @@ class _Linter:
             except InvalidArchitectureError:
                 continue  # counted among the sizes
             built += 1
-            try:
-                trouble, without, constant = _step(network, inputs, targets, self._task, self._effort.seed)
-            except Exception as error:  # noqa: BLE001 - whatever a network raises is what is to be found
-                trouble, without, constant = f"{type(error).__name__}: {error}", [], False
-            if trouble:
-                wrong.append(f"{architecture} ({trouble})")
-            elif without:
+            step = FirstStep(network, self._task, self._effort.seed)
+            step.run(*self._batch)
+            if step.trouble:
+                wrong.append(f"{architecture} ({step.trouble})")
+            elif step.idle:
                 idle.append(architecture.text)
-            blind += constant
+            blind += step.blind
         self.result.figures["trained"] = built
         if wrong:
             self.add("networks", Severity.ERROR, f"{len(wrong)} of {built} networks cannot be trained: {_some(wrong)}")
@@ -376,64 +376,6 @@ class _Linter:
         if blind:
             message = f"{blind} of {built} networks give the same output whatever the input"
             self.add("networks", Severity.WARNING, message)
-
-
-def _step(network: nn.Module, inputs: Tensor, targets: Tensor, task: Task, seed: int) -> tuple[str, list[str], bool]:
-    """What is wrong, parameters without a gradient, and whether the output ignores the input."""
-    with torch_seed(seed):
-        outputs: Tensor = network.train()(inputs)
-    if outputs.shape != (len(inputs), *task.output_shape):
-        return f"expected outputs {(len(inputs), *task.output_shape)}, got {tuple(outputs.shape)}", [], False
-    if not outputs.isfinite().all():
-        return "its outputs are not finite", [], False
-    task.loss(outputs, targets, 0.0).backward()  # type: ignore[no-untyped-call]
-    wanted = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
-    without = [name for name, gradient in wanted.items() if gradient is None]
-    if len(without) == len(wanted):
-        return "no parameter gets a gradient", without, False
-    if any(g is not None and not g.isfinite().all() for g in wanted.values()):
-        return "its gradients are not finite", without, False
-    with torch.no_grad():
-        single = network.eval()(inputs[:1])
-    if single.shape != (1, *task.output_shape):
-        return f"in evaluation expected outputs {(1, *task.output_shape)}, got {tuple(single.shape)}", without, False
-    return "", without, bool((outputs == outputs[:1]).all())
-
-
-def _batch(task: Task, seed: int) -> tuple[Tensor, Tensor]:
-    """Examples of the task, or noise where it has none."""
-    generator = torch.Generator().manual_seed(seed)
-    if not task.has_data:
-        inputs = _noise((_BATCH, *task.input_shape), task.vocabulary, generator)
-        return inputs, _noise((_BATCH, *task.target_shape), 0 if task.real else task.outputs, generator)
-    train = task.data(Part.TRAIN)
-    data = train.take(torch.randperm(len(train), generator=generator)[:_BATCH])
-    return Normalization.of(train.inputs, scaled=task.scaled).apply(data.inputs), data.targets
-
-
-def _noise(shape: tuple[int, ...], below: int, generator: torch.Generator) -> Tensor:
-    """Whole numbers below a limit, or with a limit of 0 real numbers."""
-    if below:
-        return torch.randint(0, below, shape, generator=generator)
-    return torch.randn(shape, generator=generator)
-
-
-def _kept_bytes(space: SearchSpace, architecture: Architecture, task: Task) -> int:
-    """What training keeps of one example for the backward pass, from shapes alone: memory that grows with the batch."""
-    with torch.device("meta"):
-        network = space.build(architecture, task).train()
-        inputs = torch.empty((2, *task.input_shape), dtype=task.input_dtype)
-    own = {p.untyped_storage()._cdata for p in (*network.parameters(), *network.buffers())}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in own:
-            kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(inputs)
-    return sum(t.untyped_storage().nbytes() for t in kept.values()) // len(inputs)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -7,11 +7,13 @@ ResNets and their kin are made of. Whatever comes after a head's global pooling 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, final
+from typing import Any, NoReturn, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from nasplat.boundary import catching
 
 
 @final
@@ -157,16 +159,17 @@ def rectifier_inputs(network: nn.Module, inputs: Tensor, rectifiers: Sequence[nn
     handles = [rectifier.register_forward_pre_hook(see) for rectifier in rectifiers]
     try:
         # If this fails, the network runs in earnest, with the random numbers that it would have had.
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with catching(_untraceable), torch.no_grad(), torch.random.fork_rng(devices=[]):
             network(_StandIn(Value(Node(Source(inputs), (channels, height, width)))))
-    except UntraceableError:
-        raise
-    except Exception as error:  # a stand-in is no tensor; with one, the network may well be in order
-        raise UntraceableError(str(error)) from error
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+def _untraceable(error: Exception) -> NoReturn:
+    # A stand-in is no tensor; with one, the network may well be in order.
+    raise UntraceableError(str(error)) from error
 
 
 @final
