@@ -138,8 +138,9 @@ def expression(node: fx.Node, attributes: Mapping[str, str], sources: Mapping[fx
         return f"{_PREFIX[target]}{operand(args[0])}", _SIGN
     if target is getattr and isinstance(args[1], str) and len(args) == 2:
         return f"{operand(args[0])}.{args[1]}", _ATOM
-    if target is operator.getitem:
-        return f"{operand(args[0])}[{_index(args[1], named)}]", _ATOM
+    if target in (operator.getitem, operator.setitem):
+        item = f"{operand(args[0])}[{_index(args[1], named)}]"
+        return (item, _ATOM) if len(args) == 2 else (f"{item} = {literal(args[2], named)}", _LOOSE)
     return f"{_function(target)}({_arguments(args, _given(target, kwargs), named)})", _ATOM
 
 

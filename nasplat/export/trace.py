@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nasplat.errors import InvalidInputError
+from nasplat.export.values import Sized, Values, tensor_at
 
 ROOT = "network"
 """Path of the traced network itself; its modules are ``network.stem`` and so on."""
@@ -55,12 +56,14 @@ class Trace:
         root: The module in which the paths are found; holds the network as ``network``.
         calls: Calls of composite modules in the order in which they ended, so that inner ones come first.
         identities: Paths of composite modules that did nothing but return their input.
+        constants: Tensors that a forward makes without its input, by a path in the module that makes them.
     """
 
     graph: fx.Graph
     root: nn.Module
     calls: tuple[Call, ...]
     identities: frozenset[str]
+    constants: Mapping[str, Tensor]
 
     def module(self, path: str) -> nn.Module:
         """The module at a path."""
@@ -68,9 +71,7 @@ class Trace:
 
     def tensor(self, path: str) -> Tensor:
         """The parameter, buffer or constant at a path."""
-        owner, _, name = path.rpartition(".")
-        tensor: Tensor = getattr(self.root.get_submodule(owner), name)
-        return tensor
+        return tensor_at(self.root, self.constants, path)
 
 
 def shown(path: str) -> str:
@@ -82,18 +83,29 @@ def shown(path: str) -> str:
 def trace(network: nn.Module, example: Tensor) -> Trace:
     """Record what a network in evaluation mode does with an input.
 
+    Where the forward calculates with the sizes of its input, sizes other than the batch's become numbers, and the graph
+    is that of inputs of the example's shape.
+
     Args:
         network: In evaluation mode; constants found on the way are kept beside it, not in it.
         example: What it takes, such as ``(B, C, H, W)``.
 
     Raises:
-        InvalidInputError: If its forward depends on the values or shapes of tensors.
+        InvalidInputError: If its forward depends on the values of tensors.
     """
-    tracer = _Tracer()
+    try:
+        return _traced(network, example, sized=False)
+    except InvalidInputError:
+        return _traced(network, example, sized=True)
+
+
+def _traced(network: nn.Module, example: Tensor, *, sized: bool) -> Trace:
     root = _Root(network)
+    constants: dict[str, Tensor] = {}
+    tracer = _Tracer(constants, Values(root, constants, example) if sized else None)
     try:
         graph = tracer.trace(root)
-        _Recorder(root, graph=graph).run(example)
+        _Recorder(root, graph, constants).run(example)
     except _TRACING_ERRORS as error:
         module, path = tracer.current(network)
         raise InvalidInputError(
@@ -103,7 +115,7 @@ def trace(network: nn.Module, example: Tensor) -> Trace:
     for node in reversed(graph.nodes):
         if not node.users and (node.op == "get_attr" or node.target in _PURE):
             graph.erase_node(node)
-    return Trace(graph, root, tuple(tracer.calls), frozenset(tracer.identities))
+    return Trace(graph, root, tuple(tracer.calls), frozenset(tracer.identities), constants)
 
 
 class _Root(nn.Module):
@@ -120,12 +132,19 @@ class _Root(nn.Module):
 
 @final
 class _Tracer(fx.Tracer):
-    """Leaves are the modules of torch; every step remembers the calls around it."""
+    """Leaves are the modules of torch; every step remembers the calls around it.
+
+    Args:
+        constants: Where to put tensors that come from nowhere.
+        values: Where to compute each step, if sizes are to be numbers.
+    """
 
     proxy_buffer_attributes = True
 
-    def __init__(self) -> None:
+    def __init__(self, constants: dict[str, Tensor], values: Values | None) -> None:
         super().__init__()
+        self._constants = constants
+        self._values = values
         self.calls: list[Call] = []
         self.identities: set[str] = set()
         self._stack: list[Call] = []
@@ -142,6 +161,8 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call a module; what returns its input untouched becomes an identity, so that it keeps its place."""
+        if self._values is not None and self._values.computing:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
@@ -161,7 +182,35 @@ class _Tracer(fx.Tracer):
         """Make a node that knows the calls it was made in."""
         node = super().create_node(*args, **kwargs)
         node.meta[CALLS] = tuple(self._stack)
+        if self._values is not None:
+            self._values.compute(node)
         return node
+
+    def create_arg(self, a: Any) -> Any:
+        """An argument of a node; a tensor that comes from nowhere belongs to the module that is being called."""
+        known = isinstance(a, nn.Parameter) or any(a is buffer for buffer in self.root.buffers())
+        if not isinstance(a, Tensor) or known:
+            return super().create_arg(a)
+        owner = self._stack[-1].path if self._stack else ROOT
+        own = [path for path in self._constants if path.rpartition(".")[0] == owner]
+        same = (path for path in own if _equal(self._constants[path], a))
+        path = next(same, f"{owner}.constant{len(own) or ''}")
+        self._constants[path] = a
+        return self.create_node("get_attr", path, (), {})
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """An attribute of a module: of parameters and buffers a placeholder, unless a value is being computed."""
+        if self._values is not None and self._values.computing:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A placeholder for what a node gives."""
+        return super().proxy(node) if self._values is None else Sized(node, self, self._values)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[str, fx.Node], ...]:
@@ -172,6 +221,14 @@ def _inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 @final
 class _Recorder(fx.Interpreter):
     """Runs a graph once to learn what its values are."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, constants: Mapping[str, Tensor]) -> None:
+        super().__init__(root, graph=graph)
+        self._constants = constants
+
+    def fetch_attr(self, target: str) -> Any:
+        """A tensor of the network, or a constant."""
+        return tensor_at(self.module, self._constants, target)
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

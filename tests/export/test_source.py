@@ -81,7 +81,7 @@ def _imported(source: Source, folder: Path) -> ModuleType:
     return module
 
 
-def _rebuilt(source: Source, folder: Path) -> nn.Module:
+def rebuilt(source: Source, folder: Path) -> nn.Module:
     network: nn.Module = _imported(source, folder).Network()
     network.load_state_dict(source.weights, assign=True)
     return network.eval()
@@ -92,10 +92,10 @@ def _rebuilt(source: Source, folder: Path) -> nn.Module:
 def test_generated_network_computes_the_same(name: str, tmp_path: Path) -> None:
     network = _made(name)
     source = generate(network, torch.randn(2, 1, 8, 8))
-    rebuilt = _rebuilt(source, tmp_path)
+    again = rebuilt(source, tmp_path)
     images = torch.randn(5, 1, 8, 8)
-    torch.testing.assert_close(rebuilt(images), network(images), rtol=0, atol=1e-6)
-    assert set(rebuilt.state_dict()) == set(source.weights)
+    torch.testing.assert_close(again(images), network(images), rtol=0, atol=1e-6)
+    assert set(again.state_dict()) == set(source.weights)
     assert "nasplat" not in source.text
     assert max(map(len, source.text.splitlines())) <= 100
 
@@ -148,7 +148,7 @@ def test_tied_weights_are_written_for_each_module(tmp_path: Path) -> None:
     network[2].weight = network[1].weight
     source = generate(network, torch.randn(2, 1, 8, 8))
     images = torch.randn(3, 1, 8, 8)
-    torch.testing.assert_close(_rebuilt(source, tmp_path)(images), network(images))
+    torch.testing.assert_close(rebuilt(source, tmp_path)(images), network(images))
 
 
 class _Branching(nn.Module):

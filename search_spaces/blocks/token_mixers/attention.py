@@ -84,7 +84,7 @@ class Attention(TokenMixer):
         causal = self.causal
         allowed = None
         if causal and mask is not None:
-            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            allowed = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
             causal = False
         mixed = functional.scaled_dot_product_attention(
             q,
