@@ -12,14 +12,16 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NoReturn, final
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nasplat.architecture import Architecture
+from nasplat.boundary import catching
 from nasplat.choices import Choice, Value
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
 from nasplat.seeding import torch_seed
@@ -64,14 +66,9 @@ class Networks(SearchSpace):
         for name in self._digests:
             with torch_seed(_SEED), torch.no_grad():
                 network = _built(name).eval()
-                try:
+                takes = f"network {name} cannot take the inputs of task {task.name}: for {tuple(inputs.shape)}"
+                with _refused(f"{takes} {inputs.dtype} its forward", "give data of the shape and type that it expects"):
                     network(inputs)
-                except Exception as error:
-                    raise InvalidInputError(
-                        f"network {name} cannot take the inputs of task {task.name}: for {tuple(inputs.shape)} "
-                        f"{inputs.dtype} its forward raised {type(error).__name__}: {_first_line(error)}; give data of "
-                        "the shape and type that it expects"
-                    ) from error
 
     def canonical(self, values: Mapping[str, Value]) -> str:
         """The name and the digest of what it means."""
@@ -106,13 +103,8 @@ def _built(name: str) -> nn.Module:
             f"{name} is {what}, expected a function without arguments or a class of nn.Module: every score draws "
             "the weights anew, so give a function that makes the network"
         )
-    try:
+    with _refused(f"{name}()", "expected a function that gives the network when it is called without arguments"):
         network = factory()
-    except Exception as error:
-        raise InvalidInputError(
-            f"{name}() raised {type(error).__name__}: {_first_line(error)}; expected a function that gives the network "
-            "when it is called without arguments"
-        ) from error
     if not isinstance(network, nn.Module):
         raise InvalidInputError(
             f"{name}() gave {type(network).__name__}, expected an nn.Module; let it return the network"
@@ -129,21 +121,32 @@ def _factory(name: str) -> Any:
     prefix, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*prefix.split("."), attribute)):
         raise InvalidInputError(f"a network is named module:function or module:Class, got {name!r}")
-    try:
+    with catching(partial(_refuse_module, name, prefix)):
         module = importlib.import_module(prefix)
-    except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError) and f"{prefix}.".startswith(f"{error.name}.")
-        why = (
-            f"there is no module {prefix!r}: expected a file {prefix.replace('.', '/')}.py in this folder, on "
-            "PYTHONPATH or in an installed package"
-            if missing
-            else f"module {prefix!r} cannot be imported: {type(error).__name__}: {_first_line(error)}; mend it first"
-        )
-        raise InvalidInputError(f"network {name}: {why}") from error
     if not hasattr(module, attribute):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise unknown_name(f"network of module {prefix!r}", attribute, functions)
     return getattr(module, attribute)
+
+
+def _refuse_module(name: str, module: str, error: Exception) -> NoReturn:
+    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+    why = (
+        f"there is no module {module!r}: expected a file {module.replace('.', '/')}.py in this folder, on "
+        "PYTHONPATH or in an installed package"
+        if missing
+        else f"module {module!r} cannot be imported: {type(error).__name__}: {_first_line(error)}; mend it first"
+    )
+    raise InvalidInputError(f"network {name}: {why}") from error
+
+
+def _refused(call: str, advice: str) -> catching:
+    """A block in which a user's code is called; what it raises is the user's to mend."""
+
+    def refuse(error: Exception) -> NoReturn:
+        raise InvalidInputError(f"{call} raised {type(error).__name__}: {_first_line(error)}; {advice}") from error
+
+    return catching(refuse)
 
 
 def _digest(name: str) -> str:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -271,12 +272,12 @@ class SqlStore(Store):
         self._reading.check_open()
 
         def once() -> T:
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._texts.clear)  # what it had inserted is not there any more
                 with self._engine.begin() as connection:
-                    return work(connection)
-            except BaseException:
-                self._texts.clear()  # what it had inserted is not there any more
-                raise
+                    done = work(connection)
+                undo.pop_all()
+            return done
 
         try:
             return self._reading.retrying.run(once)
