@@ -12,10 +12,11 @@ class catching:
     This is the one place that names no errors. An interrupt and ``SystemExit`` are none and go through.
 
     Args:
-        handle: Called with the error; what it raises in its place has the error as its context.
+        handle: Called with the error; what it raises in its place has the error as its context. Without one the error
+            is forgotten.
     """
 
-    def __init__(self, handle: Callable[[Exception], object]) -> None:
+    def __init__(self, handle: Callable[[Exception], object] = lambda _: None) -> None:
         self._handle = handle
 
     def __enter__(self) -> None:

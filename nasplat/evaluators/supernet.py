@@ -1,7 +1,6 @@
 """The training of a supernet as a measurement."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasplat.architecture import Architecture
 from nasplat.counting import peak_memory_bytes
-from nasplat.errors import InvalidArchitectureError, InvalidInputError, NonFiniteError
+from nasplat.errors import InvalidArchitectureError, InvalidInputError
 from nasplat.evaluator import Evaluator, Identities
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Measurement, Metric, Role
@@ -26,6 +25,7 @@ from nasplat.task import Data, Part, Task
 from nasplat.training.checkpoint import Checkpoint
 from nasplat.training.random_stream import RandomStream
 from nasplat.training.recipe import Recipe
+from nasplat.training.stopwatch import Stopwatch
 from nasplat.training.supernet import Batch, Method, SupernetTraining
 from nasplat.training.supernet_methods import method_of
 from nasplat.training.trainer import Trainer
@@ -84,17 +84,14 @@ class SupernetEvaluator(Evaluator):
         self._checkpoints = checkpoints
         self._checkpoint_seconds = checkpoint_seconds
         self._identities = Identities(self)
-        self._fingerprints: tuple[str, str] | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
         """Data fingerprints, outputs, recipe, what sets the supernet apart, constraints."""
-        if self._fingerprints is None:
-            self._fingerprints = (self._task.fingerprint(Part.TRAIN), self._task.fingerprint(Part.VALID))
         return {
             "evaluator": "supernet",
             "version": self.VERSION,
-            "data": self._fingerprints[0],
-            "val_data": self._fingerprints[1],
+            "data": self._task.fingerprint(Part.TRAIN),
+            "val_data": self._task.fingerprint(Part.VALID),
             "outputs": self._task.outputs,
             "recipe": self._trainer.recipe.to_json(),
             "supernet": _sharing(self._space).supernet_variant,
@@ -114,60 +111,45 @@ class SupernetEvaluator(Evaluator):
         method, sampled = method_of(Subject.from_architecture(proposal.architecture))
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        start = time.perf_counter()
-        run = self._begin(method, proposal)
-        self._train(run, proposal)
+        checkpoint = self._checkpoint(proposal)
+        run = self._begin(method, proposal, checkpoint)
+        self._train(run, proposal.fidelity.epochs, checkpoint)
         training, supernet = run.training, run.training.sharing.supernet
         scores = _Scores(self._trainer, training, self._task.data(Part.VALID), proposal.fidelity)
         with run.stream:
             metrics, artifacts = self._judge(training, supernet, scores, proposal.seed, sampled)
         metrics["supernet_params"] = Metric(sum(p.numel() for p in supernet.parameters()), Role.NONE)
-        seconds = run.earlier_seconds + time.perf_counter() - start
+        seconds = run.watch.seconds
         gpu_seconds = seconds if self._device.type == "cuda" else 0.0
         cost = Cost(seconds, gpu_seconds, peak_memory_bytes(self._device))
         return Measurement(metrics, cost, provenance(str(self._device)), artifacts)
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def _begin(self, method: Method, proposal: Proposal) -> "_Run":
+    def _begin(self, method: Method, proposal: Proposal, checkpoint: Checkpoint) -> "_Run":
         def anew() -> _Run:
-            stream = RandomStream(proposal.seed, self._device)
+            watch, stream = Stopwatch(), RandomStream(proposal.seed, self._device)
             with stream:
                 supernet = _sharing(self._space).supernet(self._task)
                 train = self._task.data(Part.TRAIN)
                 training = SupernetTraining(supernet, method, self._trainer, train, proposal.fidelity, proposal.seed)
-            return _Run(training, stream)
+            return _Run(training, stream, watch)
 
-        run, checkpoint = anew(), self._checkpoint(proposal)
-        state = checkpoint.load() if checkpoint is not None else None
-        if state is not None:
-            try:
-                run.restore(state)
-            except Exception:  # noqa: BLE001 - what another version of the code has left may not fit in any way
-                return anew()
-        return run
+        return checkpoint.gone_on_with(anew, _Run.restore)
 
-    def _train(self, run: "_Run", proposal: Proposal) -> None:
+    def _train(self, run: "_Run", epochs: int, checkpoint: Checkpoint) -> None:
         """Train to the end."""
-        checkpoint, start = self._checkpoint(proposal), time.perf_counter()
-        while run.training.epoch < proposal.fidelity.epochs:
-            try:
-                with run.stream:
-                    run.training.run_epoch()
-            except NonFiniteError:
-                if checkpoint is not None:
-                    checkpoint.remove()  # it would diverge again
-                raise
+        while run.training.epoch < epochs:
+            with checkpoint.unless_diverged(), run.stream:
+                run.training.run_epoch()
             # The last one is saved too: what follows takes time, and is lost with the worker otherwise.
-            if checkpoint is not None and checkpoint.due():
-                checkpoint.save(run.state(time.perf_counter() - start))
-        if checkpoint is not None:
-            checkpoint.remove()
+            if checkpoint.due():
+                checkpoint.save(run.state())
+        checkpoint.remove()
 
-    def _checkpoint(self, proposal: Proposal) -> Checkpoint | None:
-        if self._checkpoints is None:
-            return None
-        return Checkpoint(self._checkpoints, self._identities.of(proposal), self._checkpoint_seconds)
+    def _checkpoint(self, proposal: Proposal) -> Checkpoint:
+        owner = "" if self._checkpoints is None else self._identities.of(proposal)
+        return Checkpoint(self._checkpoints, owner, self._checkpoint_seconds)
 
     # What it gives -------------------------------------------------------------------------------------------
 
@@ -222,26 +204,26 @@ class _Run:
     Attributes:
         training: Between two epochs.
         stream: What torch draws in it.
-        earlier_seconds: Spent in earlier attempts.
+        watch: What was spent on it, in earlier attempts too.
     """
 
     training: SupernetTraining
     stream: RandomStream
-    earlier_seconds: float = 0.0
+    watch: Stopwatch
 
-    def state(self, seconds: float) -> dict[str, Any]:
-        """After so many seconds of this attempt."""
+    def state(self) -> dict[str, Any]:
+        """As it is now."""
         return {
             "training": self.training.state(),
             "stream": self.stream.state(),
-            "seconds": self.earlier_seconds + seconds,
+            "seconds": self.watch.seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; it may be changed by half where an error is raised."""
         self.stream.restore(state["stream"])
         self.training.restore(state["training"])
-        self.earlier_seconds = float(state["seconds"])
+        self.watch.add(float(state["seconds"]))
 
 
 @final

@@ -1,8 +1,6 @@
 """Training as a measurement."""
 
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nasplat.counting import Counts, count, peak_memory_bytes
-from nasplat.errors import InvalidInputError, NonFiniteError
+from nasplat.errors import InvalidInputError
 from nasplat.evaluator import Evaluator, Identities
 from nasplat.fidelity import Fidelity
 from nasplat.measurement import Cost, Measurement, Metric, Role
@@ -24,6 +22,7 @@ from nasplat.training.checkpoint import Checkpoint
 from nasplat.training.group import ALONE, Group
 from nasplat.training.random_stream import RandomStream
 from nasplat.training.recipe import Recipe
+from nasplat.training.stopwatch import Stopwatch
 from nasplat.training.trainer import Normalization, Trainer, Training
 from nasplat.trial import Proposal
 
@@ -85,19 +84,15 @@ class TrainingEvaluator(Evaluator):
         self._checkpoint_seconds = checkpoint_seconds
         self._data_parallel = data_parallel
         self._identities = Identities(self)
-        self._fingerprints: tuple[str, str] | None = None
 
     def context(self, fidelity: Fidelity) -> Mapping[str, Any]:
         """Data fingerprints, outputs, recipe; what sets task, schedule and processes apart from the usual."""
-        if self._fingerprints is None:
-            parts = (self._trained_on, self._measured_on)
-            self._fingerprints = (self._task.fingerprint(parts[0]), self._task.fingerprint(parts[1]))
         longer = self._schedule_epochs not in (None, fidelity.epochs)
         return {
             "evaluator": "training",
             "version": self.VERSION,
-            "data": self._fingerprints[0],
-            f"{self._prefix}_data": self._fingerprints[1],
+            "data": self._task.fingerprint(self._trained_on),
+            f"{self._prefix}_data": self._task.fingerprint(self._measured_on),
             "outputs": self._task.outputs,
             "recipe": self._recipe.to_json(),
             **({"task": self._task.particulars} if self._task.particulars else {}),
@@ -139,16 +134,17 @@ class TrainingEvaluator(Evaluator):
         run = self._begin(trainer, trained_on, proposal, epochs, checkpoint)
         for epoch in range(1, epochs[-1] + 1):
             if epoch > run.training.epoch:
-                self._go_on(run, checkpoint)
+                with checkpoint.unless_diverged(), run.stream:
+                    run.training.run_epoch()
                 if epoch in epochs:
                     measured = trainer.evaluate(
                         run.training.network, measured_on, run.training.normalization, proposal.fidelity
                     )
                     run.records[epoch] = self._record(run, measured, proposal)
-                if checkpoint is not None and checkpoint.due() and epoch < epochs[-1]:
+                if checkpoint.due() and epoch < epochs[-1]:
                     checkpoint.save(run.state())
             if epoch in epochs:
-                if checkpoint is not None and epoch == epochs[-1]:
+                if epoch == epochs[-1]:
                     checkpoint.remove()
                 with run.watch.paused():
                     yield self._measurement(run.records[epoch], counts)
@@ -166,10 +162,9 @@ class TrainingEvaluator(Evaluator):
                 f"got {list(epochs)}"
             )
 
-    def _checkpoint(self, proposal: Proposal) -> Checkpoint | None:
-        if self._checkpoints is None:
-            return None
-        return Checkpoint(self._checkpoints, self._identities.of(proposal), self._checkpoint_seconds, self._group)
+    def _checkpoint(self, proposal: Proposal) -> Checkpoint:
+        owner = "" if self._checkpoints is None else self._identities.of(proposal)
+        return Checkpoint(self._checkpoints, owner, self._checkpoint_seconds, self._group)
 
     @property
     def _group(self) -> Group:
@@ -181,10 +176,10 @@ class TrainingEvaluator(Evaluator):
         data: Data,
         proposal: Proposal,
         epochs: Sequence[int],
-        checkpoint: Checkpoint | None,
+        checkpoint: Checkpoint,
     ) -> "_Run":
         def anew() -> _Run:
-            watch, stream = _Stopwatch(), RandomStream(proposal.seed, self._device)
+            watch, stream = Stopwatch(), RandomStream(proposal.seed, self._device)
             with stream:
                 network = self._space.build(proposal.architecture, self._task)
             training = trainer.start(
@@ -197,27 +192,11 @@ class TrainingEvaluator(Evaluator):
             )
             return _Run(training, stream if self._group.first else self._own_stream(proposal.seed), watch, self._group)
 
-        run = anew()
-        state = checkpoint.load() if checkpoint is not None else None
-        if state is not None:
-            try:
-                run.restore(state, epochs)
-            except Exception:  # noqa: BLE001 - what another version of the code has left may not fit in any way
-                return anew()
-        return run
+        return checkpoint.gone_on_with(anew, lambda run, state: run.restore(state, epochs))
 
     def _own_stream(self, seed: int) -> RandomStream:
         """Of a process other than the first: the networks are equal, what they drop out is not."""
         return RandomStream((seed + (self._group.rank << 32)) % 2**63, self._device)
-
-    def _go_on(self, run: "_Run", checkpoint: Checkpoint | None) -> None:
-        try:
-            with run.stream:
-                run.training.run_epoch()
-        except NonFiniteError:
-            if checkpoint is not None:
-                checkpoint.remove()  # it would diverge again
-            raise
 
     def _record(self, run: "_Run", measured: Mapping[str, float], proposal: Proposal) -> dict[str, Any]:
         return {
@@ -255,27 +234,6 @@ class TrainingEvaluator(Evaluator):
 
 
 @final
-class _Stopwatch:
-    """Seconds since it was made, apart from pauses."""
-
-    def __init__(self) -> None:
-        self._zero = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._zero
-
-    def add(self, seconds: float) -> None:
-        self._zero -= seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self._zero += time.perf_counter() - before
-
-
-@final
 @dataclass
 class _Run:
     """One training and what it has given so far: what a checkpoint holds.
@@ -290,7 +248,7 @@ class _Run:
 
     training: Training
     stream: RandomStream
-    watch: _Stopwatch
+    watch: Stopwatch
     group: Group
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
 
