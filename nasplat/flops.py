@@ -9,16 +9,17 @@ Either way a function mode is on, with which torch's own transformer layers do w
 cannot see into those, and would leave most of the layer out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode
+from torch.overrides import BaseTorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from nasplat.boundary import catching
+from nasplat.torch_calls import TorchCalls
 
 _Result: TypeAlias = tuple[Any, int] | None
 """What a function gives, of the right shape, and its FLOPs; None where only the function itself can tell."""
@@ -48,7 +49,7 @@ class _ValueNeededError(Exception):
 
 
 @final
-class _Shapes(TorchFunctionMode):
+class _Shapes(TorchCalls):
     """Counts.
 
     Attributes:
@@ -65,14 +66,8 @@ class _Shapes(TorchFunctionMode):
         """The network has raised an error among these shapes."""
         self.gave_up = True
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        arguments: tuple[Any, ...] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = options or {}
+    def called(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Count what is known, and give a tensor of the right shape."""
         known = _KNOWN.get(function)
         result = None if known is None else known(*arguments, **options)
         if result is not None:

@@ -1,15 +1,15 @@
 """What goes into and comes out of a network's activation functions, whether they are called as modules or not."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from nasplat.errors import InvalidInputError
+from nasplat.torch_calls import TorchCalls
 
 See: TypeAlias = Callable[[Tensor, Tensor], None]
 """Called with the input and the output of an activation function."""
@@ -74,7 +74,7 @@ def called_rectifiers(modules: Iterable[nn.Module], see: Callable[[str, Any], No
 
 
 @final
-class _CallWatcher(TorchFunctionMode):
+class _CallWatcher(TorchCalls):
     def __init__(self, see: Callable[[str, Any], None]) -> None:
         super().__init__()
         self._see = see
@@ -88,35 +88,23 @@ class _CallWatcher(TorchFunctionMode):
         """It has ended."""
         self._inside -= 1
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        arguments: tuple[Any, ...] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = options or {}
+    def called(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Show a rectifier's input, unless a module that is watched calls it."""
         if function in _RECTIFIERS and not self._inside:
             self._see(function.__name__, arguments[0] if arguments else options.get("input"))
         return function(*arguments, **options)
 
 
 @final
-class _Watcher(TorchFunctionMode):
+class _Watcher(TorchCalls):
     def __init__(self, batch: int, see: See) -> None:
         super().__init__()
         self.calls = 0
         self._batch = batch
         self._see = see
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        arguments: tuple[Any, ...] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = options or {}
+    def called(self, function: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Show what an activation function gets and gives."""
         if function not in _FUNCTIONS:
             return function(*arguments, **options)
         x = arguments[0] if arguments else options.get("input")
