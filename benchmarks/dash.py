@@ -236,7 +236,7 @@ def compare(options: argparse.Namespace) -> None:
     for name in options.sets:
         lab = Lab(case(options, name), options)
         rows = []
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             study = lab.search(f"dash {options.variant}", seed, alone=True, **VARIANTS[options.variant])
             supernet, searched = study.trials[0].measurement, lab.seconds(study)
             assert supernet is not None
@@ -275,7 +275,10 @@ def ablate(options: argparse.Namespace) -> None:
         print("|---|---|---|---|---|")
         for label in options.variants:
             changes = VARIANTS[label]
-            studies = [lab.search(label, seed, alone=False, **changes) for seed in range(options.seeds)]
+            studies = [
+                lab.search(label, seed, alone=False, **changes)
+                for seed in range(options.first_seed, options.first_seed + options.seeds)
+            ]
             found = [[t.measurement for t in study.trials[:2] if t.measurement] for study in studies]
             errors = [lab.error(study, m) for study, (_, m) in zip(studies, found, strict=True)]
             means = [statistics.mean(m[what] for m, _ in found) for what in ("separation", "margin")]
@@ -318,7 +321,7 @@ def nasbench201(options: argparse.Namespace) -> None:
     print("| search | derived | tabulated validation accuracy % | supernet τ (n) | seconds |\n|---|---|---|---|---|")
     settings: list[tuple[str, dict[str, Any]]] = [("darts", {}), ("darts", {"order": 2}), ("gdas", {})]
     for strategy, changes in settings:
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             study = nasplat.search(
                 "nasbench201",
                 f"image-folder:{options.images}",
@@ -369,6 +372,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="others confirm what was chosen among many")
     parser.add_argument("--epochs", type=int, default=20, help="of each training")
     parser.add_argument("--search-epochs", type=int, default=12, help="of the supernet")
     parser.add_argument("--random", type=int, default=3, help="random architectures, in compare for each seed")
