@@ -16,10 +16,11 @@ from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.measurement import Measurement
 from nasplat.provenance import provenance
+from nasplat.results import ranking_losses
 from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
-from nasplat.study import Observer, Study, ranking_losses
+from nasplat.study import Observer, Study
 from nasplat.task import Part, Task
 from nasplat.training.trainer import Normalization
 from nasplat.trial import Trial

@@ -12,21 +12,18 @@ import numpy as np
 
 from nasplat import registry
 from nasplat.config import Execution, StudyConfig
-from nasplat.counting import restricted
 from nasplat.crew import Crew, End, Loss
-from nasplat.errors import InvalidInputError, LeaseLostError, ReplayError
+from nasplat.dialogue import Dialogue, strategy_of
+from nasplat.errors import InvalidInputError, LeaseLostError
 from nasplat.evaluator import Identities
 from nasplat.lease import Lease
-from nasplat.measurement import Measurement
 from nasplat.pareto import non_dominated
 from nasplat.recorder import EXPENSIVE_SECONDS, Recorder
-from nasplat.seeding import proposal_rng
+from nasplat.results import frame_of, ranking_losses
 from nasplat.store import Store, StudyRecord, StudyState
-from nasplat.strategy import SearchContext, Strategy
 from nasplat.task import Task
 from nasplat.trial import Trial, TrialState
 from nasplat.worker import BenchConfig, set_up
-from nasplat.wrappers import Budgeted, Repeated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,11 +79,9 @@ class Study:
         self.objective.check_metrics(available, test_allowed=config.final)
         self._evaluator = bench.evaluator
         self._identities = Identities(bench.evaluator)
-        self._strategy = self._make_strategy()
+        self._dialogue = self._begun_dialogue()
         self._recorder = Recorder(store, config.name, self._identities)
         self._parent = parent
-        self._told = 0
-        self._first_with: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
         """Repeats of a trial that runs, by its number."""
         self._awaited: dict[int, Trial] = {}
@@ -96,26 +91,18 @@ class Study:
         """Whether one of the last paid trials was."""
         self._crew: Crew | None = None
         self._observers: Sequence[Observer] = ()
-        self.trials: list[Trial] = []
         self._known = config.name in {s.name for s in store.studies()}
         if self._known:
             self._resume(store.study(config.name))
 
-    def _make_strategy(self) -> Strategy:
-        config = self.config
-        space = restricted(self.space, self.task, self.objective.constraints)
-        proxies = registry.proxies(config.proxy)
-        context = SearchContext(
-            space,
-            self.objective,
-            config.fidelity,
-            proxies.goals[0],
-            combination=proxies if len(proxies.parts) > 1 else None,
-        )
-        strategy: Strategy = registry.create("strategy", config.strategy, context, options=config.strategy_options)
-        if config.repeats > 1:
-            strategy = Repeated(strategy, config.repeats)
-        return Budgeted(strategy, config.budget, config.fidelity)
+    def _begun_dialogue(self) -> Dialogue:
+        strategy = strategy_of(self.config, self.space, self.task, self.objective)
+        return Dialogue(strategy, self.config, self._identities)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by their numbers."""
+        return self._dialogue.trials
 
     # The loop ------------------------------------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class Study:
     def _begin(self, stack: ExitStack) -> list[Trial]:
         """Write the study, after everything that a mistake in the settings can break, so that it leaves no trace."""
         self._hire(stack)
-        first = self._ask()
+        first = self._dialogue.ask()
         self._create_record()
         return [] if first is None else [first]
 
@@ -150,7 +137,7 @@ class Study:
         """What is to be started first in a study that was there; workers only if there is anything."""
         self._catch_up()
         running = [t for t in self.trials if t.state is TrialState.RUNNING]
-        first = None if running else self._ask()
+        first = None if running else self._dialogue.ask()
         backlog = running if first is None else [first]
         if backlog:
             self._hire(stack)
@@ -179,7 +166,9 @@ class Study:
             if state is not None:
                 self._recorder.flush()
                 self.store.set_state(self.config.name, state)
-                self.store.add_event(self.config.name, str(state), {"trials": len(self.trials), "told": self._told})
+                self.store.add_event(
+                    self.config.name, str(state), {"trials": len(self.trials), "told": self._dialogue.told}
+                )
             self._crew = None
 
     def _loop(self, crew: Crew, backlog: deque[Trial]) -> None:
@@ -213,7 +202,7 @@ class Study:
             max(len(crew) + len(starting), len(self._followers)) < crew.capacity
             and len(self._awaited) < 2 * crew.capacity
         ):
-            trial = backlog.popleft() if backlog else self._ask()
+            trial = backlog.popleft() if backlog else self._dialogue.ask()
             if trial is None:
                 break
             if not trial.asked_at:
@@ -222,24 +211,14 @@ class Study:
                 starting.append(trial)
         self._start(starting, crew)
 
-    def _ask(self) -> Trial | None:
-        number = len(self.trials)
-        proposal = self._strategy.ask(number, proposal_rng(self.config.seed, number))
-        if proposal is None:
-            return None
-        trial = Trial(number, proposal, self._told, self._identities.of(proposal))
-        self.trials.append(trial)
-        return trial
-
     def _is_to_start(self, trial: Trial) -> bool:
         """Whether a trial must be measured here and now; if not it is told, or waits for who measures it."""
-        first = self._first_with.setdefault(trial.identity, trial.number)
-        if first != trial.number:
-            outcome = self.trials[first].outcome
-            if outcome is not None:
-                self._tell([End(trial, outcome, saved=True)])
+        first = self._dialogue.first_with(trial)
+        if first.number != trial.number:
+            if first.outcome is not None:
+                self._tell([End(trial, first.outcome, saved=True)])
             else:
-                self._followers.setdefault(first, []).append(trial.number)
+                self._followers.setdefault(first.number, []).append(trial.number)
                 self._recorder.add([trial])
             return False
         known = self.store.find(trial.identity)
@@ -296,36 +275,23 @@ class Study:
         queue, told = deque(ends), []
         while queue:
             end = queue.popleft()
-            told.append(self._finished(end))
+            at = time.time() if self._crew is None else self._crew.clock()
+            told.append(self._dialogue.ended(end, at))
             queue.extend(End(self.trials[n], end.outcome, saved=True) for n in self._followers.pop(told[-1].number, ()))
         if paid := [end.seconds for end in ends if not end.saved]:
             self._expensive = max(paid) >= EXPENSIVE_SECONDS
         attempts = [end.attempt for end in ends if end.attempt is not None]
         self._recorder.add(told, attempts, now=bool(paid) and self._expensive)
         for trial in told:
-            self._strategy.tell(trial.for_strategy())
+            self._dialogue.tell(trial)
             for observer in self._observers:
                 observer(self, trial)
-
-    def _finished(self, end: End) -> Trial:
-        first = self._first_with[end.trial.identity]
-        trial = replace(
-            end.trial,
-            outcome=end.outcome,
-            told=self._told,
-            saved=end.saved,
-            repeat_of=None if first == end.trial.number else first,
-            finished_at=time.time() if self._crew is None else self._crew.clock(),
-        )
-        self.trials[trial.number] = trial
-        self._told += 1
-        return trial
 
     def status(self) -> dict[str, Any]:
         """What the study does now, as plain data; called from any thread."""
         crew = self._crew
         at_work = crew.status() if crew is not None else {"in_flight": 0, "capacity": 0, "workers": []}
-        counts = {"trials": len(self.trials), "told": self._told, "awaited": len(self._awaited)}
+        counts = {"trials": len(self.trials), "told": self._dialogue.told, "awaited": len(self._awaited)}
         return {"executor": self.execution.executor, **counts, **at_work}
 
     # Resuming ------------------------------------------------------------------------------------------------
@@ -355,11 +321,8 @@ class Study:
 
     def _catch_up(self) -> None:
         """Read the trials again if somebody has gone on with the study since they were read."""
-        if self.store.tally(self.config.name) != (len(self.trials), self._told):
-            self._strategy = self._make_strategy()
-            self._told = 0
-            self._first_with.clear()
-            self.trials.clear()
+        if self.store.tally(self.config.name) != (len(self.trials), self._dialogue.told):
+            self._dialogue = self._begun_dialogue()
             self._resume(self.store.study(self.config.name))
 
     def _resume(self, record: StudyRecord) -> None:
@@ -369,31 +332,7 @@ class Study:
         if differing:
             what = "; ".join(f"{k} is {stored[k]!r}, got {given[k]!r}" for k in differing)
             raise InvalidInputError(f"study {record.name!r} exists with other settings: {what}; choose another --name")
-        stored_trials = list(self.store.trials(record.name, self.space))
-        tells = sorted((t for t in stored_trials if t.told is not None), key=lambda t: t.told or 0)
-        for trial in stored_trials:
-            self._retell(tells, trial.asked_after)
-            proposal = self._strategy.ask(trial.number, proposal_rng(self.config.seed, trial.number))
-            if proposal is None:
-                raise InvalidInputError(
-                    f"study {record.name!r} has {len(stored_trials)} trials, which is more than the budget allows now; "
-                    "give at least its old budget"
-                )
-            if proposal != trial.proposal or self._identities.of(proposal) != trial.identity:
-                raise ReplayError(
-                    f"study {record.name!r} cannot be resumed: trial {trial.number} was {trial.proposal.architecture}, "
-                    f"and now the strategy asks for {proposal.architecture}; the strategy, the data or the version of "
-                    "nasplat has changed. Its measurements are still used by a new study"
-                )
-            self._first_with.setdefault(trial.identity, trial.number)
-            running = trial.state is TrialState.RUNNING
-            self.trials.append(replace(trial, attempts=trial.attempts + 1) if running else trial)
-        self._retell(tells, len(tells))
-
-    def _retell(self, tells: Sequence[Trial], until: int) -> None:
-        while self._told < until:
-            self._strategy.tell(tells[self._told].for_strategy())
-            self._told += 1
+        self._dialogue.repeat(list(self.store.trials(record.name, self.space)))
 
     # Results -------------------------------------------------------------------------------------------------
 
@@ -441,34 +380,4 @@ class Study:
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a trial: number, architecture, fidelity, state and every metric as a column."""
-        import pandas as pd
-
-        rows = []
-        for t in self.trials:
-            metrics = {} if t.measurement is None else {n: m.value for n, m in t.measurement.metrics.items()}
-            rows.append(
-                {
-                    "trial": t.number,
-                    "architecture": t.proposal.architecture.text,
-                    "epochs": t.proposal.fidelity.epochs,
-                    "seed": t.proposal.seed,
-                    "state": str(t.state),
-                    "saved": t.saved,
-                    "why": t.proposal.why,
-                    "seconds": t.measurement.cost.seconds if t.measurement is not None else None,
-                    **metrics,
-                }
-            )
-        return pd.DataFrame(rows)
-
-
-def ranking_losses(config: StudyConfig, measurements: Sequence[Measurement]) -> list[float]:
-    """One number for each of a study's measurements at its own fidelity, smaller is better.
-
-    That is the first goal, or, where the goals are the scores of a combination of proxies, the sum of their ranks.
-    """
-    objective, proxies = config.parsed_objective(), registry.proxies(config.proxy)
-    goals = objective.goals
-    if len(goals) > 1 and not config.fidelity.trained and goals == proxies.goals[: len(goals)]:
-        return proxies.losses(measurements)
-    return [objective.losses(m)[0] for m in measurements]
+        return frame_of(self.trials)
