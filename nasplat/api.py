@@ -1,29 +1,38 @@
 """The platform as functions: search, resume, score, retrain. The command line is a thin layer over them."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import nn
-
 from nasplat import registry, scoring
-from nasplat.architecture import Architecture
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
-from nasplat.measurement import Measurement
-from nasplat.provenance import provenance
-from nasplat.results import ranking_losses
+from nasplat.results import best_of
 from nasplat.space import SearchSpace
 from nasplat.storage import SqlStore
 from nasplat.store import Store
 from nasplat.study import Observer, Study
 from nasplat.task import Part, Task
-from nasplat.training.trainer import Normalization
-from nasplat.trial import Trial
+from nasplat.trained import card_of, kept_trials, load_network, space_of
+
+__all__ = [
+    "RETRAIN_FIRST_SEED",
+    "best_architectures",
+    "export",
+    "fresh_name",
+    "import_benchmark",
+    "load_network",
+    "opened_store",
+    "resume",
+    "retrain",
+    "run",
+    "score",
+    "search",
+    "space_of",
+    "split_settings",
+]
 
 RETRAIN_FIRST_SEED = 1_000
 """Retraining uses seeds from here on, none of which a search has selected on."""
@@ -225,24 +234,7 @@ def retrain(
 
 def best_architectures(store: Store, config: StudyConfig, top: int) -> list[str]:
     """The architectures of the best distinct trials, by the mean over the seeds that each was measured with."""
-    objective = config.parsed_objective()
-    space = space_of(config)
-    measured: list[tuple[Architecture, Measurement]] = []
-    for trial in store.trials(config.name, space):
-        if trial.measurement is None or trial.repeat_of is not None or not trial.proposal.is_at(config.fidelity):
-            continue
-        if objective.feasible(trial.measurement):
-            measured.append((trial.proposal.architecture, trial.measurement))
-    losses: dict[str, list[float]] = {}
-    texts: dict[str, str] = {}
-    of_trials = ranking_losses(config, [measurement for _, measurement in measured])
-    for (architecture, _), loss in zip(measured, of_trials, strict=True):
-        texts.setdefault(architecture.fingerprint, architecture.text)
-        losses.setdefault(architecture.fingerprint, []).append(loss)
-    if not losses:
-        raise InvalidInputError(f"study {config.name!r} has no completed trial to retrain")
-    ranked = sorted(losses, key=lambda f: sum(losses[f]) / len(losses[f]))
-    return [texts[f] for f in ranked[:top]]
+    return best_of(config, store.trials(config.name, space_of(config)), top)
 
 
 def export(
@@ -270,60 +262,19 @@ def export(
     from nasplat.export.bundle import export_bundle
 
     with opened_store(store) as opened:
-        opened.study(study)
-        retrained = [r for r in opened.studies() if r.config.get("final") and study in (r.name, r.parent)]
-        config = StudyConfig.from_json(retrained[-1].config) if retrained else None
-        trials = [] if config is None else list(opened.trials(config.name, space_of(config)))
-    kept = [t for t in trials if t.measurement is not None and "weights" in t.measurement.artifacts]
-    if config is None or not kept:
-        raise InvalidInputError(f"no trained weights of study {study!r} are kept; first: nasplat retrain {study}")
-    chosen = kept[0]
-    same = [t.measurement for t in kept if t.proposal.architecture == chosen.proposal.architecture]
-    assert chosen.measurement is not None  # kept trials have one
+        config, kept = kept_trials(opened, study)
     task = task or registry.create("task", config.task)
-    metric = f"test_{task.selected_by}"
-    values = [m[metric] for m in same if m is not None]
-    network, normalization = load_network(config, chosen, task)
-    decided = space_of(config).recipe(chosen.proposal.architecture)
-    card = {
-        "architecture": chosen.proposal.architecture.text,
-        "fingerprint": chosen.proposal.architecture.fingerprint,
-        "space": chosen.proposal.architecture.space,
-        "task": config.task,
-        "study": config.name,
-        "trial": chosen.number,
-        "metrics": {n: m.value for n, m in chosen.measurement.metrics.items()},
-        metric: {"mean": statistics.fmean(values), "seeds": len(values)},
-        "epochs": config.epochs,
-        "recipe": task.recipe.updated({**config.recipe, **decided}).to_json(),
-        "versions": provenance("cpu"),
-    }
+    network, normalization = load_network(config, kept[0], task)
     return export_bundle(
         network,
         task.data(Part.SEARCH).inputs[:8],
         Path(folder),
-        card=card,
+        card=card_of(config, kept, task),
         normalization=normalization,
         classes=task.classes or None,
         resolution=config.resolution,
         onnx=onnx,
     )
-
-
-def load_network(config: StudyConfig, trial: Trial, task: Task) -> tuple[nn.Module, Normalization]:
-    """The trained network of a trial whose weights were kept, in evaluation mode, and what its inputs need.
-
-    Raises:
-        InvalidInputError: If the file of the weights is gone.
-    """
-    path = Path(trial.measurement.artifacts["weights"]) if trial.measurement is not None else Path()
-    if not path.is_file():
-        raise InvalidInputError(f"the weights of trial {trial.number} of {config.name!r} are gone: {path}")
-    tensors = load_file(path)
-    mean, std = tensors.pop("normalization.mean"), tensors.pop("normalization.std")
-    network = space_of(config).build(trial.proposal.architecture, task)
-    network.load_state_dict(tensors)
-    return network.eval(), Normalization(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 def import_benchmark(
@@ -357,12 +308,6 @@ def import_benchmark(
         observers=observers,
         **{"name": f"{space}-{dataset}-{epochs}-epochs", "proxy": "params", **settings},
     )
-
-
-def space_of(config: StudyConfig) -> SearchSpace:
-    """The search space of a configuration."""
-    space: SearchSpace = registry.create("search_space", config.space, options=config.space_options)
-    return space
 
 
 def run(

@@ -152,7 +152,7 @@ def _untrained(reader: Reader, study: str, limit: int) -> list[dict[str, Any]]:
 
 
 def _scored(reader: Reader, study: str) -> _Scored:
-    from nasplat.api import space_of
+    from nasplat.trained import space_of
 
     config = StudyConfig.from_json(reader.study(study)["config"])
     rows = _untrained(reader, study, _ALL)
@@ -200,7 +200,7 @@ class _Study:
     """Trained trials of a study, the mean over its seeds: isomorphic architectures are one."""
 
     def __init__(self, reader: Reader, study: str, epochs: int | None, metric: str | None) -> None:
-        from nasplat.api import space_of
+        from nasplat.trained import space_of
 
         config = StudyConfig.from_json(reader.study(study)["config"])
         self.name, self.epochs = f"study {study}", config.epochs if epochs is None else epochs

@@ -115,9 +115,9 @@ def _entry(kind: "type[Entry]", text: str) -> "Entry":
 
 def _known(store: str, study: str, space: str, proxy: str | None) -> "tuple[dict[str, Any], list[Score]]":
     """Where scores come from, as fields of a protocol, and the scores of a study."""
-    from nasplat.api import space_of
     from nasplat.protocol import Score
     from nasplat.storage import SqlStore
+    from nasplat.trained import space_of
 
     with SqlStore(store) as opened:
         config = StudyConfig.from_json(opened.study(study).config)

@@ -221,7 +221,7 @@ def show(
 
 
 def _supernets(reader: Reader, store: str, study: str) -> list[Any]:
-    from nasplat.api import space_of
+    from nasplat.trained import space_of
 
     config = StudyConfig.from_json(reader.study(study)["config"])
     return supernets.stored(reader, store, study, space_of(config), config.parsed_objective().goals[0])
