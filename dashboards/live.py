@@ -33,10 +33,10 @@ class News:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._listeners: dict[asyncio.Queue[str], str | None] = {}
+        self._listeners: dict[asyncio.Queue[str | None], str | None] = {}
         self._task: asyncio.Task[None] | None = None
         self._last: dict[str | None, str] = {}
-        self._reading = False  # whether studies are still being read for the first time
+        self._reading = False  # whether studies are still being counted or read for the first time
 
     @property
     def full(self) -> bool:
@@ -44,16 +44,20 @@ class News:
         return len(self._listeners) >= MOST_LISTENERS
 
     def close(self) -> None:
-        """End looking."""
+        """End looking, and what listeners are told: a server waits for answers that are under way."""
         if self._task is not None:
             self._task.cancel()
+        for queue in self._listeners:
+            with contextlib.suppress(asyncio.QueueEmpty):
+                queue.get_nowait()
+            queue.put_nowait(None)
 
     async def listen(self, study: str | None) -> AsyncIterator[str]:
         """Server-sent events: how a study stands, now and whenever that changes; without a study, all of them.
 
         A listener who reads too slowly misses what is older than the newest event, which has everything.
         """
-        queue: asyncio.Queue[str] = asyncio.Queue(1)
+        queue: asyncio.Queue[str | None] = asyncio.Queue(1)
         self._listeners[queue] = study
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look())
@@ -63,9 +67,12 @@ class News:
                 yield self._last[study]
             while True:
                 try:
-                    yield await asyncio.wait_for(queue.get(), _BEAT_SECONDS)
+                    event = await asyncio.wait_for(queue.get(), _BEAT_SECONDS)
                 except TimeoutError:
-                    yield ": still here\n\n"
+                    event = ": still here\n\n"
+                if event is None:
+                    return
+                yield event
         finally:
             del self._listeners[queue]
 
@@ -78,7 +85,7 @@ class News:
                 wanted, now = set(self._listeners.values()), time.monotonic()
                 news = await run_in_threadpool(changed) or self._reading or not wanted <= self._last.keys()
                 if news or now > looked_at + _IDLE_SECONDS:
-                    looked_at = now
+                    looked_at, self._reading = now, False
                     for study in wanted:
                         await self._tell(study)
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -105,8 +112,9 @@ class News:
         drivers = details.drivers(database)
         if study is None:
             rows = overview.studies(self._context)
-            self._reading = any(row["summary"] is None for row in rows)
+            self._reading |= any(row["summary"] is None for row in rows)
             return {"studies": rows}
-        frame = self._context.frames.named(study)
-        facts = overview.facts(frame.study, drivers.get(frame.study.id))
-        return {"study": {**facts, "summary": overview.summary(frame)}}
+        info = database.study(study)
+        summary = overview.summary(self._context, info, self._context.frames.totals(info))
+        self._reading |= summary is None
+        return {"study": {**overview.facts(info, drivers.get(info.id)), "summary": summary}}

@@ -63,7 +63,7 @@ class _Answers:
     def all(self) -> dict[str, Any]:
         """The answers, and under ``report`` what the report has."""
         context, study = self._context, self._study
-        detail = overview.study(context, study)
+        detail = overview.study(context, study, patience=None)
         self._answers[_address("study", study=study)] = detail
         best = detail["summary"]["best"]
         if best is not None:

@@ -1,13 +1,14 @@
 """The web application: the API and the front-end's files behind the guard."""
 
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from nasplat import errors
@@ -16,6 +17,7 @@ from nasplat.dashboards.catalog import Catalog
 from nasplat.dashboards.guard import Access, Guard, is_loopback
 from nasplat.dashboards.live import News
 from nasplat.dashboards.routes import api
+from nasplat.dashboards.views import overview
 from nasplat.dashboards.views.context import Context
 from nasplat.storage.browsing import Database, Frames
 
@@ -76,8 +78,8 @@ def _local_names() -> tuple[str, ...]:
     return (name.lower(), socket.getfqdn().lower(), *addresses)
 
 
-def make_app(database: Database, catalog: Catalog, settings: Settings, access: Access) -> Guard:
-    """The application over a store.
+def make_app(database: Database, catalog: Catalog, settings: Settings, access: Access) -> tuple[Guard, News]:
+    """The application over a store, and what its listeners hear.
 
     Args:
         database: The store; closed by the caller.
@@ -94,10 +96,11 @@ def make_app(database: Database, catalog: Catalog, settings: Settings, access: A
     context = Context(frames, catalog)
     news = News(context)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with contextlib.suppress(errors.NasplatError):  # whoever asks is told
+            await run_in_threadpool(overview.studies, context)  # has everything counted before somebody looks
         yield
-        news.close()
         frames.close()
 
     # The interactive pages of FastAPI load scripts from other sites.
@@ -107,7 +110,7 @@ def make_app(database: Database, catalog: Catalog, settings: Settings, access: A
     app.include_router(api(context, news, access, sql=settings.sql))
     _add_pages(app)
     _add_errors(app)
-    return Guard(app, access)
+    return Guard(app, access), news
 
 
 def _add_pages(app: FastAPI) -> None:

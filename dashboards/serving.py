@@ -3,12 +3,14 @@
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import final
 from urllib.parse import quote
 
 import uvicorn
 
 from nasplat.dashboards.catalog import Catalog
 from nasplat.dashboards.guard import Access
+from nasplat.dashboards.live import News
 from nasplat.dashboards.server import Settings, make_app
 from nasplat.errors import InvalidInputError
 from nasplat.storage.browsing import Database
@@ -32,9 +34,28 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+@final
+class _Server(uvicorn.Server):
+    """A server that sends listeners away when it ends: their answers would never be complete.
+
+    Args:
+        config: Of the server.
+        news: What listeners hear.
+    """
+
+    def __init__(self, config: uvicorn.Config, news: News) -> None:
+        super().__init__(config)
+        self._news = news
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what has been asked, and end."""
+        self._news.close()
+        await super().shutdown(sockets)
+
+
 def make_server(database: Database, catalog: Catalog, settings: Settings, access: Access) -> uvicorn.Server:
     """A server that runs when its ``run`` is given a socket."""
-    app = make_app(database, catalog, settings, access)
+    app, news = make_app(database, catalog, settings, access)
     # Addresses hold conditions on studies and, once, the token: they are not logged.
     config = uvicorn.Config(
         app,
@@ -45,7 +66,7 @@ def make_server(database: Database, catalog: Catalog, settings: Settings, access
         ws="none",
         timeout_graceful_shutdown=1,
     )
-    return uvicorn.Server(config)
+    return _Server(config, news)
 
 
 def serve(database: Database, catalog: Catalog, settings: Settings, say: Callable[[str], None]) -> None:

@@ -85,7 +85,7 @@ def _natural(text: str) -> tuple[float, str]:
 def _sample(context: Context, frame: Frame) -> tuple[list[dict[str, str]], NDArray[np.float64], int]:
     """Choices and first goal of distinct trials that count, drawn at random where there are many."""
     with frame.held():
-        values = frame.objective(0)
+        values = frame.goal()
         places = np.flatnonzero(np.isfinite(values) & (frame.stored("repeat_of") < 0))
         total = len(places)
         if total < FEWEST:

@@ -64,7 +64,7 @@ def _curve(frame: Frame, x: str) -> tuple[NDArray[np.float64], NDArray[np.float6
         axis, places = frame.column(x), best_places(frame)
         done = frame.finishing()
         ends = axis[done[-1:]]
-        values = frame.objective(0)[places]
+        values = frame.goal()[places]
         return np.concatenate([axis[places], ends]), np.concatenate([values, values[-1:]])[: len(places) + len(ends)]
 
 

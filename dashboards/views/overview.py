@@ -1,27 +1,28 @@
 """All studies, and where each stands."""
 
 import time
-from typing import Any
 
 import numpy as np
 
-from nasplat.dashboards.views.context import Context, Data, plain
-from nasplat.storage.browsing import REASONS, STATES, Frame, StudyInfo, details
+from nasplat.dashboards.views.context import Context, Data
+from nasplat.storage.browsing import REASONS, STATES, Frame, StudyInfo, Totals, details
+from nasplat.storage.browsing.totals import finished_since
 
 _RATE_SECONDS = 60.0
 """Over which the rate of a study is counted."""
+_PATIENCE_SECONDS = 0.6
+"""For the counts of a study: a page shows the rest rather than nothing, and is told them as soon as they are there."""
 _MOST_SHOWN = 100
 """Running trials, and failed ones."""
 
 
 def studies(context: Context) -> list[Data]:
-    """All studies, the newest first; those that are still being read have no ``summary`` yet."""
+    """All studies, the newest first; those that nobody has counted yet have no ``summary`` yet."""
     drivers = details.drivers(context.database)
     out = []
     for study in context.database.studies():
-        frame = context.frames.if_read(study)
-        driver = drivers.get(study.id)
-        out.append({**facts(study, driver), "summary": None if frame is None else summary(frame)})
+        found = context.frames.totals(study, follow=False)
+        out.append({**facts(study, drivers.get(study.id)), "summary": summary(context, study, found)})
     return out
 
 
@@ -42,42 +43,28 @@ def facts(study: StudyInfo, driver: Data | None) -> Data:
     }
 
 
-def summary(frame: Frame) -> Data:
-    """Counts, the best trial, costs, and how far the study is."""
-    with frame.held():
-        found: Data = frame.memo("summary", lambda: _counted(frame))
-        return {**found, "per_minute": _rate(frame)}
-
-
-def _counted(frame: Frame) -> Data:
-    states = np.bincount(frame.stored("state"), minlength=len(STATES))
-    seconds, objective = frame.paid(), frame.objective(0)
-    own = frame.stored("epochs") == frame.study.config.get("epochs")
-    news = (frame.stored("state") == STATES.index("completed")) & (frame.stored("repeat_of") < 0) & own
-    saved = frame.stored("saved") > 0
-    gpu = np.where(saved, 0.0, np.nan_to_num(frame.stored("gpu_seconds"), nan=0.0))
-    best = None
-    if np.isfinite(objective).any():
-        losses = frame.stored("objective_0")
-        place = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
-        best = {"number": int(frame.stored("number")[place]), "value": float(objective[place])}
-    return plain(  # type: ignore[no-any-return]
-        {
-            "version": frame.version,
-            "trials": len(frame),
-            "states": dict(zip(STATES, states, strict=True)),
-            "saved": saved.sum(),
-            "saved_seconds": np.nansum(np.where(saved, frame.stored("seconds"), 0.0)),
-            "repeats": (frame.stored("repeat_of") >= 0).sum(),
-            "best": best,
-            "paid_seconds": seconds.sum(),
-            "gpu_seconds": gpu.sum(),
-            "cost": _cost(frame.study.config.get("budget") or {}, seconds.sum(), gpu.sum()),
-            "first_at": np.nanmin(frame.stored("asked_at")) if len(frame) else None,
-            "last_at": frame.stored("finished_at")[frame.finishing()[-1]] if len(frame.finishing()) else None,
-            "progress": _progress(frame.study.config.get("budget") or {}, int(news.sum()), float(seconds.sum())),
-        }
-    )
+def summary(context: Context, study: StudyInfo, found: Totals | None) -> Data | None:
+    """Counts, the best trial, costs, how far and how fast the study is; None where that is still being counted."""
+    if found is None:
+        return None
+    budget = study.config.get("budget") or {}
+    best = None if found.best is None else {"number": found.best[0], "value": found.best[1]}
+    return {
+        "version": found.version,
+        "trials": sum(found.states),
+        "states": dict(zip(STATES, found.states, strict=True)),
+        "saved": found.saved,
+        "saved_seconds": found.saved_seconds,
+        "repeats": found.repeats,
+        "best": best,
+        "paid_seconds": found.paid_seconds,
+        "gpu_seconds": found.gpu_seconds,
+        "cost": _cost(budget, found.paid_seconds, found.gpu_seconds),
+        "first_at": found.first_at,
+        "last_at": found.last_at,
+        "progress": _progress(budget, found.measured, found.paid_seconds),
+        "per_minute": _per_minute(context, study),
+    }
 
 
 def _cost(budget: Data, seconds: float, gpu_seconds: float) -> float | None:
@@ -93,22 +80,25 @@ def _progress(budget: Data, measured: int, seconds: float) -> float | None:
     return min(1.0, max(shares)) if shares else None
 
 
-def _rate(frame: Frame) -> float:
-    done = frame.finishing()[-10_000:]
-    recent = frame.stored("finished_at")[done] > time.time() - _RATE_SECONDS
-    return float(recent.sum() * 60 / _RATE_SECONDS)
+def _per_minute(context: Context, study: StudyInfo) -> float | None:
+    """Trials that finished within the last minute; None of a study that does not run."""
+    if study.state != "running":
+        return None
+    recent = finished_since(context.database, study, time.time() - _RATE_SECONDS)
+    return recent * 60 / _RATE_SECONDS
 
 
-def study(context: Context, name: str) -> Data:
-    """All about one study but its trials."""
-    frame = context.frames.named(name)
-    info = frame.study
+def study(context: Context, name: str, *, patience: float | None = _PATIENCE_SECONDS) -> Data:
+    """All about one study but its trials; without ``summary`` if that has not been counted within the patience."""
+    info = context.database.study(name)
+    found = context.frames.totals(info, patience=patience)
     driver = details.drivers(context.database).get(info.id)
+    best = [found.best[0]] if found is not None and found.best is not None else []
     return {
         **facts(info, driver),
         "config": dict(info.config),
-        "summary": summary(frame),
-        "metrics": _metrics(context, frame),
+        "summary": summary(context, info, found),
+        "metrics": details.metric_names(context.database, info, also=best),
         "driver": None if driver is None else _driver(driver),
     }
 
@@ -123,20 +113,6 @@ def _driver(driver: Data) -> Data:
         "capacity": status.get("capacity"),
         "awaited": status.get("awaited"),
     }
-
-
-def _metrics(context: Context, frame: Frame) -> list[str]:
-    """The metrics that a sample of the study's measurements has."""
-    with frame.held():
-        numbers = frame.stored("number")[frame.stored("measurement") > 0]
-        sample = numbers[np.unique(np.linspace(0, len(numbers) - 1, 20).astype(int))].tolist() if len(numbers) else []
-    rows = details.trials(context.database, frame.study, sample)
-    return sorted({name for row in rows for name, value in _extra(row).items() if isinstance(value, float)})
-
-
-def _extra(row: Data) -> dict[str, Any]:
-    own = {"seconds", "gpu_seconds", "asked_at", "finished_at", "data_fraction"}
-    return {name: value for name, value in row.items() if name not in own}
 
 
 def running(context: Context, name: str) -> Data:

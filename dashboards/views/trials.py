@@ -70,7 +70,7 @@ def curve(context: Context, name: str, x: str) -> Data:
 
 def _curve(frame: Frame, x: str) -> Data:
     axis, places = frame.column(x), best_places(frame)
-    values = frame.objective(0)[places]
+    values = frame.goal()[places]
     end = float(np.nanmax(axis)) if np.isfinite(axis).any() else 0.0
     return {
         "x": x,
@@ -145,7 +145,7 @@ def points(context: Context, name: str, axes: Axes) -> bytes:
 
 
 def _column(frame: Frame, name: str) -> NDArray[np.float64]:
-    return frame.objective(0) if name == GOAL else frame.column(name)
+    return frame.goal() if name == GOAL else frame.column(name)
 
 
 def front(context: Context, name: str, x: Goal, y: Goal, where: str | None) -> Data:

@@ -5,7 +5,8 @@ sorted, filtered and counted in memory, and a search that is running costs what 
 """
 
 from nasplat.storage.browsing.database import Database, StudyInfo
-from nasplat.storage.browsing.frame import COLUMNS, REASONS, STATES, Frame
+from nasplat.storage.browsing.frame import COLUMNS, REASONS, Frame
 from nasplat.storage.browsing.frames import Frames
+from nasplat.storage.browsing.totals import STATES, Totals
 
-__all__ = ["COLUMNS", "REASONS", "STATES", "Database", "Frame", "Frames", "StudyInfo"]
+__all__ = ["COLUMNS", "REASONS", "STATES", "Database", "Frame", "Frames", "StudyInfo", "Totals"]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, final
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, event, func, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -112,6 +114,8 @@ class Database:
             raise InvalidInputError(f"no store holds what was asked for: {error}") from error
         except DBAPIError as error:
             raise StoreError(f"reading the store failed: {reason(error)}") from error
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            raise StoreError(f"reading the store failed: {error}") from error
 
     def rows(self, statement: Select[Any]) -> Sequence[Any]:
         """The rows of a statement."""
@@ -120,6 +124,16 @@ class Database:
     def dicts(self, statement: Select[Any]) -> list[dict[str, Any]]:
         """The rows of a statement as dictionaries."""
         return [dict(r._mapping) for r in self.rows(statement)]
+
+    def records(self, statement: Select[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The rows of a statement as an array of records, ``(N,)``: for many rows of numbers and nulls."""
+
+        def read(connection: Connection) -> NDArray[Any]:
+            # The driver's own rows: those of SQLAlchemy would take a third of the time.
+            cursor: Any = connection.execute(statement).cursor
+            return np.fromiter(cursor, dtype)
+
+        return self.run(read)
 
     def changes(self) -> Callable[[], bool]:
         """A function that says whether somebody may have written since it was last called.

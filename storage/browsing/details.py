@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from sqlalchemy import Select, func, select
 
 from nasplat.errors import InvalidInputError
@@ -41,6 +42,19 @@ def _metrics(database: Database, measurements: Sequence[int]) -> dict[int, dict[
         ):
             out.setdefault(m.measurement_id, {})[m.name] = m.value
     return out
+
+
+def metric_names(database: Database, study: StudyInfo, *, also: Sequence[int] = ()) -> list[str]:
+    """The metrics of a study, sorted: of all its trials, or of some hundred where there are more, and of ``also``."""
+    t, m = s.trial.c, s.metric.c
+    newest = database.rows(select(func.max(t.number)).where(t.study_id == study.id))[0][0]
+    numbers = {*also, *np.linspace(0, newest or 0, _SAMPLE).astype(int).tolist()}
+    chosen = (t.study_id == study.id, t.number.in_(sorted(numbers)))
+    names = select(m.name).distinct().join(s.trial, t.measurement_id == m.measurement_id).where(*chosen)
+    return sorted(r.name for r in database.rows(names))
+
+
+_SAMPLE = 300
 
 
 def trial(database: Database, study: StudyInfo, number: int) -> Row:

@@ -14,26 +14,24 @@ from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.measurement import FailureReason
 from nasplat.storage import schema as s
 from nasplat.storage.browsing.database import Database, StudyInfo
+from nasplat.storage.browsing.totals import STATES, Totals
 from nasplat.storage.bulk import CHUNK
 
 Array: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 Places: TypeAlias = NDArray[np.intp]
 
-STATES = ("waiting", "running", "completed", "failed")
-"""The states of trials; a frame holds the index of one of them."""
 FINISHED = STATES.index("completed")
-"""Of this index and later ones nothing changes any more."""
+"""A frame holds the index of a trial's state: of this one and later ones nothing changes any more."""
 
 REASONS = ("unknown", *FailureReason)
 """Why trials fail; a frame holds the index of one of them."""
-_OBJECTIVES = tuple(f"objective_{i}" for i in range(4))
 _DTYPE = np.dtype(
     [
         *((name, "i8") for name in ("number", "measurement", "repeat_of")),
         *((name, "u1") for name in ("state", "saved", "reason")),
         *((name, "i4") for name in ("epochs", "attempts")),
-        *((name, "f8") for name in ("seconds", "gpu_seconds", "asked_at", "finished_at", *_OBJECTIVES)),
+        *((name, "f8") for name in ("seconds", "gpu_seconds", "asked_at", "finished_at", "objective_0")),
     ]
 )
 _PAIR = np.dtype([("number", "i8"), ("value", "f8")])
@@ -109,11 +107,8 @@ class Frame:
     def _mine(self) -> tuple[ColumnElement[bool], ...]:
         return (s.trial.c.study_id == self.study.id,)
 
-    def _fetch(self, statement: Select[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        return self._database.run(lambda c: np.fromiter(map(tuple, c.execute(statement)), dtype))
-
     def _append(self, statement: Select[Any]) -> bool:
-        new = self._fetch(_ordered(statement), _DTYPE)
+        new = self._database.records(_ordered(statement), _DTYPE)
         if not len(new):
             return False
         count = self._count + len(new)
@@ -131,7 +126,7 @@ class Frame:
         numbers = self._rows["number"][places].tolist()
         for start in range(0, len(places), CHUNK):
             statement = _TRIALS.where(*self._mine(), s.trial.c.number.in_(numbers[start : start + CHUNK]))
-            rows = self._fetch(_ordered(statement), _DTYPE)
+            rows = self._database.records(_ordered(statement), _DTYPE)
             for place, row in zip(places[start : start + CHUNK], rows, strict=True):
                 if row.tobytes() != self._rows[place].tobytes():
                     self._rows[place] = row
@@ -162,10 +157,10 @@ class Frame:
                 return self.stored(name).astype(float)
             return self._metric(name)
 
-    def objective(self, index: int) -> Array:
-        """A goal's metric of the trials that count, ``(N,)``: NaN for others, such as infeasible ones."""
-        losses = self.stored(f"objective_{index}")
-        values: Array = -losses if self.study.goals[index].maximize else losses.copy()
+    def goal(self) -> Array:
+        """The first goal's metric of the trials that count, ``(N,)``: NaN for others, such as infeasible ones."""
+        losses = self.stored("objective_0")
+        values: Array = -losses if self.study.goals[0].maximize else losses.copy()
         values[~np.isfinite(values)] = np.nan
         return values
 
@@ -221,7 +216,7 @@ class Frame:
         for start in range(0, len(stale), CHUNK):
             wanted.append(s.trial.c.number.in_(numbers[stale[start : start + CHUNK]].tolist()))
         for condition in wanted:
-            found = self._fetch(read(condition), _PAIR)
+            found = self._database.records(read(condition), _PAIR)
             found = found[found["number"] <= numbers[-1]]  # what has come since is read with the next refresh
             extra.values[np.searchsorted(numbers, found["number"])] = found["value"]
         extra.rows = self._count
@@ -251,6 +246,38 @@ class Frame:
         """Seconds that were paid for each trial."""
         seconds = np.nan_to_num(self.stored("seconds"), nan=0.0)
         return np.where(self.stored("saved") > 0, 0.0, seconds)
+
+    def totals(self) -> Totals:
+        """Counts and sums over all trials."""
+        found: Totals = self.memo("totals", self._totals)
+        return found
+
+    def _totals(self) -> Totals:
+        saved, done, seconds = self.stored("saved") > 0, self.finishing(), self.paid()
+        own = self.stored("epochs") == self.study.config.get("epochs")
+        distinct = (self.stored("state") == STATES.index("completed")) & (self.stored("repeat_of") < 0)
+        gpu_seconds = np.where(saved, 0.0, np.nan_to_num(self.stored("gpu_seconds"), nan=0.0))
+        return Totals(
+            states=tuple(np.bincount(self.stored("state"), minlength=len(STATES)).tolist()),
+            saved=int(saved.sum()),
+            saved_seconds=float(np.nansum(np.where(saved, self.stored("seconds"), 0.0))),
+            repeats=int((self.stored("repeat_of") >= 0).sum()),
+            measured=int((distinct & own).sum()),
+            paid_seconds=float(seconds.sum()),
+            gpu_seconds=float(gpu_seconds.sum()),
+            first_at=float(self.stored("asked_at").min()) if len(self) else None,
+            last_at=float(self.stored("finished_at")[done[-1]]) if len(done) else None,
+            best=self._best(),
+            version=self.version,
+        )
+
+    def _best(self) -> tuple[int, float] | None:
+        losses = self.stored("objective_0")
+        losses = np.where(np.isfinite(losses), losses, np.inf)
+        if not np.isfinite(losses).any():
+            return None
+        place = int(np.argmin(losses))
+        return int(self.stored("number")[place]), float(self.goal()[place])
 
     def _run_columns(self) -> dict[str, Array]:
         def compute() -> dict[str, Array]:

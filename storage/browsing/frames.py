@@ -1,11 +1,12 @@
 """The frames of a store's studies: made when they are wanted, kept while there is room."""
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import final
 
 from nasplat.storage.browsing.database import Database, StudyInfo
 from nasplat.storage.browsing.frame import Frame
+from nasplat.storage.browsing.totals import Totals, totals
 
 MOST_BYTES = 1 << 30
 """Memory that all frames may take together."""
@@ -24,14 +25,17 @@ class Frames:
         self.database = database
         self._most_bytes = most_bytes
         self._frames: dict[int, Frame] = {}
+        self._totals: dict[int, tuple[StudyInfo, Totals]] = {}
         self._lock = threading.Lock()
-        # One at a time, so that reading a large study leaves the other core to those who look at small ones.
+        # One at a time, so that looking at a large study leaves the other core to those who look at small ones.
         self._background = ThreadPoolExecutor(1, "frames")
-        self._coming: dict[int, Future[bool]] = {}
+        self._foreground = ThreadPoolExecutor(4, "totals")
+        self._coming: dict[int, Future[Totals]] = {}
 
     def close(self) -> None:
         """Give up what is still being read in the background."""
-        self._background.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._background, self._foreground):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def of(self, study: StudyInfo) -> Frame:
         """The frame of a study, up to date."""
@@ -48,20 +52,51 @@ class Frames:
         """
         return self.of(self.database.study(name))
 
-    def if_read(self, study: StudyInfo) -> Frame | None:
-        """The frame of a study if it has been read before, up to date; otherwise it is going to be read.
+    def totals(self, study: StudyInfo, *, patience: float | None = 0.0, follow: bool = True) -> Totals | None:
+        """How a study stands: from its frame where that has been read, else counted by the database.
 
-        A study that is over and has not changed is not looked at again.
+        Args:
+            study: Which one.
+            patience: Seconds to wait for what nobody has counted yet, None for as long as it takes.
+            follow: Whether to see if a study that is over has been added to.
+
+        Returns:
+            None if it is still being counted, which goes on in the background.
         """
+        running = study.state == "running"
         with self._lock:
-            known = self._frames.get(study.id)
-            if known is None or not known.ready:
-                if study.id not in self._coming:
-                    self._coming[study.id] = self._background.submit(lambda: self._frame(study).refresh())
-                return None
-            if known.study == study and study.state != "running":
-                return known
-        return self.of(study)
+            frame = self._frames.get(study.id)
+            of, kept = self._totals.get(study.id, (None, None))
+        if frame is not None and frame.ready:
+            return (self.of(study) if follow or running or frame.study != study else frame).totals()
+        if kept is not None and of == study and not running:
+            return kept
+        coming = self._learn(study, soon=patience != 0.0)
+        try:
+            return coming.result(patience)
+        except (TimeoutError, CancelledError):  # the latter where somebody else has just asked for it to be done sooner
+            return None
+
+    def _learn(self, study: StudyInfo, *, soon: bool) -> Future[Totals]:
+        with self._lock:
+            coming = self._coming.get(study.id)
+            # What still stands in line is not waited for.
+            if coming is None or coming.done() or (soon and coming.cancel()):
+                if soon:
+                    coming = self._foreground.submit(self._count, study)
+                else:
+                    coming = self._background.submit(self._read if study.state == "running" else self._count, study)
+                self._coming[study.id] = coming
+            return coming
+
+    def _count(self, study: StudyInfo) -> Totals:
+        found = totals(self.database, study)
+        with self._lock:
+            self._totals[study.id] = study, found
+        return found
+
+    def _read(self, study: StudyInfo) -> Totals:
+        return self.of(study).totals()
 
     def _frame(self, study: StudyInfo) -> Frame:
         with self._lock:
@@ -77,4 +112,3 @@ class Frames:
                 if sum(sizes.values()) <= self._most_bytes:
                     return
                 del self._frames[key], sizes[key]
-                self._coming.pop(key, None)

@@ -271,7 +271,9 @@ def test_parallel_coordinates_are_the_choices(client: httpx.Client, rows: list[d
 def test_lineage_counts_every_mutation(client: httpx.Client, filled: Filled) -> None:
     found = get(client, "/api/lineage", study=STUDY)
     with Reader(filled.url) as reader:
-        gains = [r["improvement"] for r in reader.sql("SELECT * FROM v_lineage WHERE study = 'evolution-0'")]
+        gains = [
+            r["improvement"] for r in reader.sql("SELECT * FROM v_lineage WHERE study = 'evolution-0' ORDER BY child")
+        ]
     gains = [g for g in gains if g is not None]
     assert found["steps"] == len(gains) == sum(row["n"] for row in found["choices"]) + found["several"]
     assert [g for _, g in found["gains"]] == pytest.approx(gains)

@@ -50,16 +50,26 @@ def test_a_port_that_is_taken() -> None:
             bind("127.0.0.1", port)
 
 
-def test_it_serves_until_it_is_interrupted(filled: Filled) -> None:
+def test_it_serves_until_it_is_interrupted_and_sends_listeners_away(filled: Filled) -> None:
     command = [sys.executable, "-c", "from nasplat.cli import main; main()", "dashboard", "--port", "0"]
-    environment = {**os.environ, "NASPLAT_STORE": filled.url, "NASPLAT_TOKEN": "a token that is long enough"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+    token = "a token that is long enough"
+    environment = {**os.environ, "NASPLAT_STORE": filled.url, "NASPLAT_TOKEN": token}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline().startswith("store ")
         where = process.stdout.readline().split()[1]
         assert "#token=a%20token" in where
         with urllib.request.urlopen(where.partition("#")[0]) as response:
             assert b"nasplat" in response.read()
-        process.send_signal(signal.SIGINT)
+        live = urllib.request.Request(
+            f"{where.partition('login')[0]}api/live", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(live) as listening:
+            assert listening.readline() == b"retry: 2000\n"
+            process.send_signal(signal.SIGINT)
+            listening.read()
         process.wait(30)
+        assert process.stderr.read() == ""
     assert process.returncode in (0, 130, -signal.SIGINT)

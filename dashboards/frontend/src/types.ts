@@ -19,7 +19,8 @@ export interface Summary {
   first_at: number | null;
   last_at: number | null;
   progress: number | null;
-  per_minute: number;
+  /** Of a study that runs. */
+  per_minute: number | null;
 }
 
 export interface StudyRow {
@@ -33,6 +34,7 @@ export interface StudyRow {
   created_at: number;
   epochs: number | null;
   seed: number | null;
+  /** Null while it is still being counted. */
   summary: Summary | null;
 }
 
@@ -58,7 +60,6 @@ export interface Driver {
 }
 
 export interface StudyDetail extends StudyRow {
-  summary: Summary;
   config: Record<string, unknown>;
   metrics: string[];
   driver: Driver | null;

@@ -138,7 +138,7 @@ function StudyTable(props: { rows: StudyRow[]; chosen: string[]; mark: (name: st
                   {s ? number(s.trials) : "…"}
                   {s && (s.states.failed ?? 0) > 0 && <small>{number(s.states.failed)} failed</small>}
                 </td>
-                <td class="number">{s ? number(Math.round(s.per_minute)) : "…"}</td>
+                <td class="number">{!s ? "…" : s.per_minute === null ? "–" : number(Math.round(s.per_minute))}</td>
                 <td class="number">{s ? (s.trials ? percent(s.saved / s.trials) : "–") : "…"}</td>
                 <td class="number">{s ? duration(s.paid_seconds) : "…"}</td>
                 <td class="number">{s?.cost != null ? s.cost.toFixed(2) : "–"}</td>

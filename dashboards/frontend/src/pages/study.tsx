@@ -1,11 +1,11 @@
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { askPoints, isReport, useAnswer, useAsked, useLive, useThrottled } from "../api";
 import { ago, duration, moment, number, percent } from "../format";
 import { type Cloud, type Line, Plot } from "../plot";
 import { go, type Route, setQuery } from "../router";
 import { address } from "../api";
-import type { Curve, Driver, Row, StudyDetail, StudyRow } from "../types";
+import type { Curve, Driver, Row, StudyDetail, StudyRow, Summary } from "../types";
 import { Answer, Badge, Bar, Card, Empty, Segments, Stat, StudyHead, Table, TrialLink } from "../ui";
 
 const AXES: [string, string][] = [
@@ -26,6 +26,8 @@ export function Study({ route }: { route: Route }): JSX.Element {
       <Answer of={detail}>
         {(data) => {
           const now = { ...data, ...(live?.study ?? {}), summary: live?.study?.summary ?? data.summary };
+          // First the counts, then what every trial is read for.
+          if (!now.summary) return <Counting study={now} />;
           return (
             <>
               <Facts study={now} />
@@ -44,23 +46,46 @@ export function Study({ route }: { route: Route }): JSX.Element {
   );
 }
 
+function Counting({ study }: { study: StudyDetail }): JSX.Element {
+  return (
+    <>
+      <Facts study={study} />
+      <Empty>Counting the trials…</Empty>
+      <Settings config={study.config} />
+    </>
+  );
+}
+
 export function Facts({ study }: { study: StudyDetail }): JSX.Element {
   const s = study.summary;
+  const counted = (value: (s: Summary) => ComponentChildren) => (s ? value(s) : "…");
+  const best = s?.best && (isReport ? `trial ${s.best.number}` : <>trial <TrialLink study={study.study} number={s.best.number} /></>);
   return (
-    <dl class="stats">
-      <Stat label="State" value={<Badge state={study.state} />} note={s.progress !== null && study.state !== "completed" && <Bar share={s.progress} />} />
+    <dl class="stats" aria-busy={s === null}>
+      <Stat label="State" value={<Badge state={study.state} />} note={s && s.progress !== null && study.state !== "completed" && <Bar share={s.progress} />} />
+      <Stat label={`Best ${study.goals[0]?.metric ?? ""}`} value={counted((s) => number(s.best?.value))} note={best} />
+      <Stat label="Trials" value={counted((s) => number(s.trials))} note={s && `${number(s.states.running)} running, ${number(s.states.failed)} failed`} />
+      <Stat label="Rate" value={counted((s) => perMinute(s))} note={s && `last ${ago(s.last_at)}`} />
       <Stat
-        label={`Best ${study.goals[0]?.metric ?? ""}`}
-        value={number(s.best?.value)}
-        note={s.best && (isReport ? `trial ${s.best.number}` : <>trial <TrialLink study={study.study} number={s.best.number} /></>)}
+        label="Paid time"
+        value={counted((s) => duration(s.paid_seconds))}
+        note={s && `${duration(s.gpu_seconds)} of GPUs${s.cost !== null ? `, cost ${s.cost.toFixed(2)}` : ""}`}
       />
-      <Stat label="Trials" value={number(s.trials)} note={`${number(s.states.running)} running, ${number(s.states.failed)} failed`} />
-      <Stat label="Rate" value={`${number(Math.round(s.per_minute))} / min`} note={`last ${ago(s.last_at)}`} />
-      <Stat label="Paid time" value={duration(s.paid_seconds)} note={`${duration(s.gpu_seconds)} of GPUs${s.cost !== null ? `, cost ${s.cost.toFixed(2)}` : ""}`} />
-      <Stat label="Saved by the store" value={s.trials ? percent(s.saved / s.trials) : "–"} note={duration(s.saved_seconds)} />
+      <Stat
+        label="Saved by the store"
+        value={counted((s) => (s.trials ? percent(s.saved / s.trials) : "–"))}
+        note={s && duration(s.saved_seconds)}
+      />
       <Stat label="Space" value={study.space} note={`${study.task} · ${study.strategy}`} />
     </dl>
   );
+}
+
+/** How fast a study runs, or how fast it ran from its first proposal to its last measurement. */
+function perMinute(s: Summary): string {
+  if (s.per_minute !== null) return `${number(Math.round(s.per_minute))} / min`;
+  const minutes = ((s.last_at ?? 0) - (s.first_at ?? 0)) / 60;
+  return minutes > 0 ? `${number(Number((s.trials / minutes).toPrecision(2)))} / min` : "–";
 }
 
 export function BestSoFar(props: { study: StudyDetail; x: string; version: number }): JSX.Element {
@@ -102,10 +127,12 @@ export function BestSoFar(props: { study: StudyDetail; x: string; version: numbe
           onPick={(number) => !isReport && go(address("/architecture", { study: name, number }))}
         />
       )}
-      {points.data && (
+      {points.data ? (
         <p class="note" data-points={points.data.count}>
           {number(points.data.count)} of {number(points.data.matched)} distinct trials that count are drawn.
         </p>
+      ) : (
+        <p class="note">{points.error ? points.error.message : "Reading the trials…"}</p>
       )}
     </Card>
   );
