@@ -24,7 +24,8 @@ import pandas as pd
 
 from nasplat.config import Budget
 from nasplat.fidelity import Fidelity
-from nasplat.protocol import LITERATURE, REPEATS, Entry, Found, Protocol, run
+from nasplat.literature import LITERATURE
+from nasplat.protocol import REPEATS, Entry, Found, Protocol, run
 from nasplat.search_spaces.nasbench201 import NasBench201
 from nasplat.tables.csv import csv
 from nasplat.trial import Proposal

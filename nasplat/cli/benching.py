@@ -143,7 +143,8 @@ def _known(store: str, study: str, space: str, proxy: str | None) -> "tuple[dict
 
 
 def _report(found: "Sequence[Found]") -> dict[str, Any]:
-    from nasplat.protocol import LITERATURE, compared
+    from nasplat.literature import LITERATURE
+    from nasplat.protocol import compared
 
     protocol = found[0].protocol
     several = len({f.protocol.repeats for f in found}) > 1
