@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import secrets
 import shutil
 import subprocess
@@ -17,13 +16,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from nasplat.errors import InvalidInputError, NasplatError
+from nasplat.export.assemble import assembled
+from nasplat.export.kinds import kind_of
 from nasplat.export.onnx_model import require_onnx, write_onnx
-from nasplat.export.prepare import prepared
+from nasplat.export.prepare import on_the_scale_of_the_data, prepared
+from nasplat.export.readme import docstring, page
 from nasplat.export.source import generate
+from nasplat.task import Task
 from nasplat.training.trainer import Normalization
 
-_TEMPLATE = Path(__file__).with_name("template.py")
-_PLACE = re.compile(r"# <network>\n.*# </network>\n", re.DOTALL)
 _OWN = ("input", "normalization", "classes")
 """Keys of the card that are written here."""
 _CHECK_SECONDS = 600
@@ -34,34 +35,6 @@ sys.modules["nasplat"] = None
 sys.argv = [sys.argv[1]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-_REQUIREMENTS = """torch>={torch}
-safetensors>=0.4.3
-numpy>=1.26
-pillow>=10.3  # for image files only
-"""
-_README = """# {title}
-
-{about}
-It takes inputs of shape {shape} ({dtype}) and gives {outputs} outputs. It needs PyTorch, not nasplat.
-
-    pip install -r requirements.txt
-    python model.py                   # check that it computes what the original computed
-    python model.py image.png x.npy   # classify image or .npy files
-
-    from model import classify, load, predict
-    network = load()                  # a torch.nn.Module, in evaluation mode
-    logits = predict(images)          # images (B, {inside}) as they are in the data; normalized inside
-    names = classify(images)
-
-| file | what it is |
-|---|---|
-| `model.py` | the network as PyTorch source, and how to use it |
-| `weights.safetensors` | its trained weights |
-| `card.json` | where it comes from, how good it is, what it takes |
-| `check.safetensors` | an input and what the original network gave for it |
-| `requirements.txt` | what it needs; torch {torch} is what it was checked with |
-{onnx}"""
-_ONNX_ROW = "| `model.onnx` | the same for ONNX runtimes: float32 images, not normalized, to logits; any batch size |\n"
 
 
 class BundleError(NasplatError):
@@ -75,21 +48,25 @@ def export_bundle(
     *,
     card: Mapping[str, Any],
     normalization: Normalization,
+    task: Task | None = None,
     classes: Sequence[str] | None = None,
     resolution: int | None = None,
     onnx: bool = False,
 ) -> Path:
     """Write a trained network as a folder that runs without nasplat, and check that it does.
 
-    The folder appears under its name only when it is complete and its outputs are those of the network.
+    The folder appears under its name only when it is complete and its outputs are those of the network. Where the
+    task's targets are standardized, the exported network gives outputs on the scale of the data.
 
     Args:
         network: Trained; it is copied, and neither changed nor moved.
-        example: Inputs ``(B, *input_shape)`` as they are in the data: uint8 or float, not normalized.
+        example: Inputs ``(B, *input_shape)`` as they are in the data: uint8 or float, not normalized, or token ids.
         folder: Where to; must not exist or be empty.
         card: JSON data to keep with it: architecture, fingerprint, space, task, metrics, recipe, versions.
-        normalization: What the network's inputs were normalized with.
-        classes: Names of the classes.
+        normalization: What the network's inputs were normalized with; empty where they were not.
+        task: What the network is for: its words, what its outputs are, the scale of its targets. Without it inputs are
+            real numbers and outputs the logits of classes.
+        classes: Names of the classes or outputs; by default those of the task.
         resolution: Side in pixels to which inputs were resized in training, or None.
         onnx: Whether to write ``model.onnx`` too.
 
@@ -104,34 +81,41 @@ def export_bundle(
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InvalidInputError(f"cannot export to {folder}: expected a new or an empty folder; choose another")
-    example = _checked_example(example, normalization, resolution)
+    example = _checked_example(example, normalization, resolution, task)
     if onnx:
         require_onnx()
     # Training may have laid the weights out otherwise than they are read back.
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    kind, example = kind_of(network, example, task)
+    network = on_the_scale_of_the_data(network, task)
     inputs = prepared(example, normalization, resolution)
-    output = _output(network, inputs)
+    output = _output(network, inputs, task)
     source = generate(network, inputs)
+    names = _checked_classes(classes or (task.classes if task else None) or None, output)
     full = {
         **_checked_card(card),
         "input": {
             "shape": list(example.shape[1:]),
             "dtype": str(example.dtype).removeprefix("torch."),
             "resolution": resolution,
+            **kind.card_of(source.weights, network),
         },
         "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
-        "classes": _checked_classes(classes, output),
+        "classes": names,
     }
     with _appearing(folder) as place:
-        _write_text(place / "model.py", _module(source.text))
+        _write_text(place / "model.py", assembled(docstring(full, kind), source.text, kind.parts))
         _write_text(place / "card.json", json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        _write_text(place / "requirements.txt", _REQUIREMENTS.format(torch=_torch_version()))
-        _write_text(place / "README.md", _readme(full, output, onnx=onnx))
+        _write_text(place / "requirements.txt", _requirements(full))
+        others = [*kind.files, *(["model.onnx"] if onnx else [])]
+        _write_text(place / "README.md", page(full, output.shape[1:], kind, others))
+        for name, text in kind.files.items():
+            _write_text(place / name, text)
         _write_tensors(place / "weights.safetensors", source.weights)
         _write_tensors(place / "check.safetensors", {"input": example, "output": output})
         check_bundle(place)
         if onnx:
-            write_onnx(network, example, place / "model.onnx", normalization, resolution)
+            write_onnx(network, example, place / "model.onnx", normalization, resolution, buckets=kind.buckets)
     return folder
 
 
@@ -158,14 +142,23 @@ def check_bundle(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def _checked_example(example: Tensor, normalization: Normalization, resolution: int | None) -> Tensor:
+def _checked_example(
+    example: Tensor, normalization: Normalization, resolution: int | None, task: Task | None
+) -> Tensor:
     """The example on the CPU, if everything fits it."""
     shape = tuple(example.shape)
+    if task is not None and task.vocabulary:
+        if example.dtype != torch.int64 or shape[1:] != task.input_shape or shape[0] == 0:
+            wanted = ", ".join(["B", *map(str, task.input_shape)])
+            raise InvalidInputError(f"expected an example of token ids ({wanted}), got {example.dtype} {shape}")
+        return example.detach().cpu()
     if not example.is_floating_point() and example.dtype != torch.uint8:
-        raise InvalidInputError(f"expected a uint8 or floating point example, got {example.dtype}")
+        raise InvalidInputError(
+            f"expected a uint8 or floating point example, got {example.dtype}; for token ids, give the task"
+        )
     if len(shape) < 2 or shape[0] == 0:
         raise InvalidInputError(f"expected an example (B, C, ...) of at least one input, got {shape}")
-    if {len(normalization.mean), len(normalization.std)} != {shape[1]}:
+    if normalization.mean and {len(normalization.mean), len(normalization.std)} != {shape[1]}:
         raise InvalidInputError(
             f"expected a normalization of {shape[1]} channels for an example {shape}, got "
             f"{len(normalization.mean)} means and {len(normalization.std)} standard deviations"
@@ -176,11 +169,15 @@ def _checked_example(example: Tensor, normalization: Normalization, resolution: 
 
 
 @torch.no_grad()
-def _output(network: nn.Module, inputs: Tensor) -> Tensor:
-    output = network(inputs)
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(inputs):
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InvalidInputError(f"expected a network that gives (B, classes) for the example, got {got}")
+def _output(network: nn.Module, inputs: Tensor, task: Task | None) -> Tensor:
+    output: object = network(inputs)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    wanted_shape = (len(inputs), *(task.output_shape if task else shape[1:2] if shape else ()))
+    if not isinstance(output, Tensor) or shape != wanted_shape or len(wanted_shape) < 2:
+        wanted = "classes" if task is None else ", ".join(map(str, task.output_shape))
+        raise InvalidInputError(
+            f"expected a network that gives (B, {wanted}) for the example, got {shape or type(output).__name__}"
+        )
     if not torch.isfinite(output).all():
         raise InvalidInputError("the network gives NaN or infinite outputs for the example; train it again")
     return output.float().contiguous()
@@ -223,33 +220,10 @@ def _appearing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _module(classes: str) -> str:
-    """The template with the generated classes, and only the imports that they need."""
-    text = _PLACE.sub(lambda _: f"{classes}\n", _TEMPLATE.read_text(encoding="utf-8"))
-    for name in ("operator", "math"):
-        if re.search(rf"\b{name}\.", classes):
-            after = "json\n"
-            text = text.replace(f"import {after}", f"import {after}import {name}\n", 1)
-    return text
-
-
-def _readme(card: Mapping[str, Any], output: Tensor, *, onnx: bool) -> str:
-    shape = card["input"]["shape"]
-    origin = [f"{key}: `{card[key]}`" for key in ("architecture", "space", "task") if isinstance(card.get(key), str)]
-    return _README.format(
-        title="A network found by architecture search",
-        about="".join(f"- {line}\n" for line in origin),
-        shape=tuple(shape),
-        dtype=card["input"]["dtype"],
-        outputs=output.shape[1],
-        inside=", ".join(map(str, shape)),
-        torch=torch.__version__,
-        onnx=_ONNX_ROW if onnx else "",
-    )
-
-
-def _torch_version() -> str:
-    return ".".join(torch.__version__.split("+")[0].split(".")[:2])
+def _requirements(card: Mapping[str, Any]) -> str:
+    version = ".".join(torch.__version__.split("+")[0].split(".")[:2])
+    pixels = "pillow>=10.3  # for image files only\n" if card["input"]["dtype"] == "uint8" else ""
+    return f"torch>={version}\nsafetensors>=0.4.3\nnumpy>=1.26\n{pixels}"
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from nasplat.export.constructors import Argument
 NETWORK = "Network"
 """The generated class that is the whole network."""
 
-_TAKEN = ("Any", "F", "FOLDER", "Path", "TOLERANCE", "Tensor")
+_TAKEN = ("Any", "F", "FOLDER", "Iterator", "Path", "Sequence", "TOLERANCE", "Tensor")
 """Names that the bundle's module has already."""
 
 Slot: TypeAlias = tuple[str, Argument]

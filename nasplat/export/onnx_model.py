@@ -3,13 +3,14 @@
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nasplat.errors import InvalidInputError, NasplatError
 from nasplat.export.prepare import prepared
@@ -40,35 +41,50 @@ def require_onnx() -> None:
 
 
 def write_onnx(
-    network: nn.Module, images: Tensor, path: Path, normalization: Normalization, resolution: int | None
+    network: nn.Module,
+    example: Tensor,
+    path: Path,
+    normalization: Normalization,
+    resolution: int | None,
+    *,
+    buckets: str | None = None,
 ) -> None:
     """Write a network with its normalization as ONNX and compare what onnxruntime makes of it.
 
-    The file has one input ``images`` (float32, a batch of any size, on the data's scale) and one output ``logits``.
+    The file has one input, ``images`` (float32, a batch of any size, on the data's scale), ``inputs`` where they are no
+    images, or ``ids`` (int64), and for fingerprints of words a second, ``buckets``, with a row for each id. The output
+    is called ``logits``.
 
     Args:
-        network: In evaluation mode, on the CPU.
-        images: An example ``(B, C, H, W)``, not normalized.
+        network: A copy in evaluation mode, on the CPU.
+        example: ``(B, *input_shape)``, not normalized.
         path: Where to.
         normalization: Of the network's inputs.
         resolution: Side in pixels to which images are resized, or None.
+        buckets: Path in the network of the table that is an input too.
 
     Raises:
         OnnxError: If it cannot be written or gives other outputs.
     """
     # Two examples at least: a batch of one would be taken for a constant.
-    images = images.float() if len(images) > 1 else torch.cat([images, images]).float()
-    whole = _Whole(network, normalization, resolution).eval()
+    example = example if len(example) > 1 else torch.cat([example, example])
+    given = {_name(example): example if example.dtype == torch.int64 else example.float()}
+    dynamic = {next(iter(given)): {0: torch.export.Dim("batch")}}
+    if buckets is not None:
+        given["buckets"] = network.get_buffer(buckets)
+        network.get_submodule(buckets.rpartition(".")[0]).bagged = False  # type: ignore[assignment]
+        dynamic["buckets"] = {0: torch.export.Dim("words", min=2)}
+    whole = _Whole(network, normalization, resolution, buckets).eval()
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     with _quiet():
         try:
             torch.onnx.export(
                 whole,
-                (images,),
+                tuple(given.values()),
                 path,
                 dynamo=True,
-                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-                input_names=["images"],
+                dynamic_shapes=tuple(dynamic.values()),
+                input_names=list(given),
                 output_names=["logits"],
                 external_data=size > _LARGEST_FILE_BYTES,
                 verbose=False,
@@ -76,16 +92,23 @@ def write_onnx(
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise OnnxError(f"the network cannot be written as ONNX ({reason}); export it without ONNX") from error
-    _compare(whole, path, torch.cat([images, images[:1]]))
+    first = next(iter(given))
+    _compare(whole, path, {**given, first: torch.cat([given[first], given[first][:1]])})
+
+
+def _name(example: Tensor) -> str:
+    if example.dtype == torch.int64:
+        return "ids"
+    return "images" if example.ndim == 4 else "inputs"
 
 
 @torch.no_grad()
-def _compare(whole: nn.Module, path: Path, images: Tensor) -> None:
+def _compare(whole: nn.Module, path: Path, given: Mapping[str, Tensor]) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    output = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-    expected = whole(images)
+    output = torch.from_numpy(session.run(["logits"], {name: value.numpy() for name, value in given.items()})[0])
+    expected = whole(*given.values())
     difference = float((output - expected).abs().max())
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:
@@ -94,16 +117,21 @@ def _compare(whole: nn.Module, path: Path, images: Tensor) -> None:
 
 @final
 class _Whole(nn.Module):
-    """A network that takes images as they are in the data."""
+    """A network that takes inputs as they are in the data, and the table of buckets where it has one."""
 
-    def __init__(self, network: nn.Module, normalization: Normalization, resolution: int | None) -> None:
+    def __init__(
+        self, network: nn.Module, normalization: Normalization, resolution: int | None, buckets: str | None
+    ) -> None:
         super().__init__()
         self.network = network
         self.normalization = normalization
         self.resolution = resolution
+        self.buckets = buckets
 
-    def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.network(prepared(images, self.normalization, self.resolution))
+    def forward(self, inputs: Tensor, table: Tensor | None = None) -> Tensor:
+        inputs = prepared(inputs, self.normalization, self.resolution)
+        told = {} if table is None or self.buckets is None else {self.buckets: table}
+        out: Tensor = functional_call(self.network, told, (inputs,))
         return out
 
 

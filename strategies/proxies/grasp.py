@@ -19,7 +19,10 @@ from nasplat.strategies.proxies.scratch import weights
 def _grasp(network: nn.Module, batch: Batch) -> float:
     copied = differentiable(network, batch)
     chosen = weights(copied)
-    # Fused attention has no second derivative.
+    # Neither sums of bags (hashed words) nor fused attention have a second derivative.
+    for module in copied.modules():
+        if hasattr(module, "bagged"):
+            module.bagged = False  # type: ignore[assignment]
     with sdpa_kernel(SDPBackend.MATH):
         loss = batch.loss(copied(batch.inputs), batch.targets)
         gradients = torch.autograd.grad(loss, chosen, create_graph=True, allow_unused=True)

@@ -131,7 +131,7 @@ def test_bundle_classifies_files(bundle: Path, searched: nn.Module, tmp_path: Pa
     for line, name in zip(done.stdout.splitlines(), (first, second, first, second), strict=True):
         assert f": {name}" in line
     assert done.returncode == 1
-    assert done.stderr.strip().endswith("wide.npy: expected images (B, 1, 8, 8), got (1, 1, 9, 9)")
+    assert done.stderr.strip().endswith("wide.npy: expected inputs (B, 1, 8, 8), got (1, 1, 9, 9)")
 
 
 @pytest.mark.parametrize(

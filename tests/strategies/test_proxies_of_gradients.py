@@ -15,6 +15,7 @@ from torch.nn import functional
 from nasplat import registry
 from nasplat.errors import InvalidInputError, NonFiniteError
 from nasplat.proxy import Batch, ZeroCostProxy
+from nasplat.search_spaces.blocks.inputs.tokens import HashProjection
 from nasplat.search_spaces.nasbench201 import NasBench201
 from nasplat.seeding import torch_seed
 from nasplat.strategies.proxies.epe_nas import epe_nas
@@ -121,6 +122,34 @@ def test_grasp_by_finite_differences() -> None:
     products = [(up - down) / (2 * step) for up, down in zip(*ends, strict=True)]
     expected = -sum(float((w * h).sum()) for w, h in zip(start, products, strict=True))
     assert grasp.compute(network, ROWS) == pytest.approx(expected, rel=1e-5)
+
+
+class Counted(nn.Module):
+    """A projection of words as its definition has it: counts of buckets times a matrix."""
+
+    counts: Tensor
+
+    def __init__(self, projection: HashProjection) -> None:
+        super().__init__()
+        counts = functional.one_hot(projection.buckets.long(), projection.features).sum(1).double()
+        self.register_buffer("counts", counts)
+        self.weight = nn.Parameter(projection.weight.detach().clone())
+        self.bias = nn.Parameter(projection.bias.detach().clone())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.counts[ids] @ self.weight + self.bias
+
+
+def test_grasp_of_hashed_words() -> None:
+    """Their rows are summed by an operation without second derivative; the score is that of the counts."""
+    with torch_seed(0):
+        projection = HashProjection(["", "play", "played", "a", "song"], 4, hashes=8, features=16).double()
+        rest = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(12, 3)).double()
+    batch = Batch(torch.tensor([[1, 3, 4], [2, 2, 4], [3, 1, 0], [4, 4, 4]]), torch.tensor([0, 1, 2, 0]))
+    score = grasp.compute(nn.Sequential(projection, rest), batch)
+    assert score == pytest.approx(grasp.compute(nn.Sequential(Counted(projection), rest), batch), rel=1e-9)
+    assert score != 0.0
+    assert projection.bagged
 
 
 def test_the_loss_is_the_batchs() -> None:

@@ -69,6 +69,10 @@ class HashProjection(TokenInput):
         ngram: Characters of a gram.
         window: Words on either side, w.
         padding: The id whose features are all zero, if any.
+
+    Attributes:
+        bagged: Whether rows are summed by ``embedding_bag``, the fastest way; torch has no second derivative of it, and
+            ONNX no such operation. Without, they are looked up and summed, which takes h times the memory.
     """
 
     traits: ClassVar[Traits] = Traits()
@@ -87,10 +91,11 @@ class HashProjection(TokenInput):
         padding: int | None = None,
     ) -> None:
         super().__init__()
+        self.bagged = True
         self.window = window
         self.padding = padding
         self._words = words
-        self._sizes = (hashes, ngram, features)
+        self.hashes, self.features, self.ngram = hashes, features, ngram
         self.register_buffer("buckets", torch.as_tensor(self._table(), dtype=torch.int32), persistent=False)
         bound = 1 / math.sqrt((2 * window + 1) * features)  # as a linear layer of that many inputs
         self.weight = nn.Parameter(torch.empty(features, (2 * window + 1) * dim).uniform_(-bound, bound))
@@ -100,7 +105,7 @@ class HashProjection(TokenInput):
         """``(B, N)`` to ``(B, N, d)``; padding next to nothing gives the bias."""
         length = ids.shape[1]
         if len(self._words) > self._known:
-            self.buckets = torch.as_tensor(self._table(), dtype=torch.int32, device=self.buckets.device)
+            self.read_as(self._words)
         sums = self._sums(ids)
         if self.padding is not None:
             sums = sums * (ids != self.padding)[:, :, None]
@@ -112,21 +117,31 @@ class HashProjection(TokenInput):
         shifted = [parts[:, j : j + length, j] for j in range(2 * self.window + 1)]
         return torch.stack(shifted).sum(0) + self.bias
 
+    def read_as(self, words: Sequence[str]) -> None:
+        """Let ids stand for other words from now on; nothing that was learned changes."""
+        self._words = words
+        self.buckets = torch.as_tensor(self._table(), dtype=torch.int32, device=self.buckets.device)
+
     def _sums(self, ids: Tensor) -> Tensor:
         """What each word's counts give, ``(B, N, (2w + 1) d)``."""
         if self.training and ids.device.type == "cpu" and not torch.compiler.is_compiling():
             # A batch of text has few different words: each is summed up once. How many there are is not known to
             # compilers, and asking a GPU takes longer than summing them all.
             words, places = torch.unique(ids, return_inverse=True)
-            return functional.embedding(places, functional.embedding_bag(self.buckets[words], self.weight, mode="sum"))
-        sums = functional.embedding_bag(self.buckets[ids.flatten()], self.weight, mode="sum")
+            return functional.embedding(places, self._rows(self.buckets[words]))
+        sums = self._rows(self.buckets[ids.flatten()])
         return sums.view(ids.shape[0], ids.shape[1], sums.shape[1])
+
+    def _rows(self, buckets: Tensor) -> Tensor:
+        """Sums of the layer's rows ``(W, (2w + 1) d)`` over the buckets ``(W, h)`` of each word."""
+        if self.bagged:
+            return functional.embedding_bag(buckets, self.weight, mode="sum")
+        return functional.embedding(buckets, self.weight).sum(1)
 
     def _table(self) -> NDArray[np.int32]:
         """The buckets ``(V, h)`` of all words that are known now."""
-        hashes, ngram, features = self._sizes
         self._known = len(self._words)
-        return minhash.table(self._words, hashes, ngram) % features
+        return minhash.table(self._words, self.hashes, self.ngram) % self.features
 
 
 POSITIONS = ("none", "sinusoid", "learned")
