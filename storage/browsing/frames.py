@@ -100,7 +100,9 @@ class Frames:
 
     def _frame(self, study: StudyInfo) -> Frame:
         with self._lock:
-            frame = self._frames.pop(study.id, None) or Frame(self.database, study)
+            frame = self._frames.pop(study.id, None)
+            if frame is None:  # an empty frame is false: one that is just being read is not made again
+                frame = Frame(self.database, study)
             frame.study = study
             self._frames[study.id] = frame  # now the most recently used one
             return frame

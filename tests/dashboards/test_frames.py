@@ -168,6 +168,14 @@ def test_nothing_new_is_no_news(store: SqlStore) -> None:
         assert frame.version == 2
 
 
+def test_a_frame_that_is_empty_is_not_made_again(store: SqlStore) -> None:
+    store.create_study(record("empty"))
+    with Database(path_of(store)) as database:
+        frames = Frames(database)
+        assert frames.named("empty") is frames.named("empty")
+        frames.close()
+
+
 def test_frames_make_room(store: SqlStore) -> None:
     for name in ("a", "b"):
         store.create_study(record(name))
