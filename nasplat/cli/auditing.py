@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, final
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, final
 
 import typer
 
@@ -22,6 +22,8 @@ from nasplat.trial import Proposal
 if TYPE_CHECKING:
     from nasplat.audit import ScoreAudit
     from nasplat.rank_bootstrap import Interval
+
+    _Audited: TypeAlias = tuple[str, int, Sequence[ScoreAudit]]
 
 _ALL = 10_000_000
 
@@ -71,7 +73,7 @@ def audit(
     table = subject if subject.partition(":")[0] in registry.names("table") else None
     if table is not None and benchmark is not None:
         raise InvalidInputError(f"name one table, got {table!r} and --benchmark {benchmark!r}")
-    reports: list[tuple[str, int, list[ScoreAudit]]] = []
+    reports: list[_Audited] = []
     with Reader(store) as reader:
         trained: _Trained
         if table is not None or benchmark is not None:
@@ -86,23 +88,7 @@ def audit(
             found = _merits(rows.config, kept, proxy or ())
             audited = audits.audit(found, _array(merits), resamples=resamples, seed=seed)
             reports.append((source, len(kept), audited))
-    facts = {"trained": trained.name, "metric": str(trained.goal), "epochs": trained.epochs, "resamples": resamples}
-    if json:
-        of = [{"scores_of": s, "architectures": n, "scores": [asdict(a) for a in audited]} for s, n, audited in reports]
-        output.print_json({**facts, "audits": of})
-        return
-    for source, count, audited in reports:
-        truth = f"{trained.goal.metric} after {trained.epochs} epochs, {trained.name}"
-        output.say(f"{source}: scores of {count:,} architectures against {truth}")
-        _print(audited)
-    output.say(_LEGEND)
-
-
-_LEGEND = (
-    "τ: Kendall's, ρ: Spearman's, with 95 % bootstrap intervals; positive is right. top 10 %: share of the best tenth\n"
-    "that is in the best tenth by score, 0.1 by chance. A score beats counting if its τ is above that of params and\n"
-    "of flops (paired intervals above 0), adds to counting if its ρ given each of them is above 0, else adds nothing."
-)
+    _report(trained, reports, resamples, json)
 
 
 # Where scores and trained metrics come from ------------------------------------------------------------------
@@ -301,6 +287,26 @@ def _array(values: Sequence[float]) -> Any:
 
 
 # What is printed ---------------------------------------------------------------------------------------------
+
+
+def _report(trained: "_Trained", reports: "Sequence[_Audited]", resamples: int, json: bool) -> None:
+    facts = {"trained": trained.name, "metric": str(trained.goal), "epochs": trained.epochs, "resamples": resamples}
+    if json:
+        of = [{"scores_of": s, "architectures": n, "scores": [asdict(a) for a in audited]} for s, n, audited in reports]
+        output.print_json({**facts, "audits": of})
+        return
+    for source, count, audited in reports:
+        truth = f"{trained.goal.metric} after {trained.epochs} epochs, {trained.name}"
+        output.say(f"{source}: scores of {count:,} architectures against {truth}")
+        _print(audited)
+    output.say(_LEGEND)
+
+
+_LEGEND = (
+    "τ: Kendall's, ρ: Spearman's, with 95 % bootstrap intervals; positive is right. top 10 %: share of the best tenth\n"
+    "that is in the best tenth by score, 0.1 by chance. A score beats counting if its τ is above that of params and\n"
+    "of flops (paired intervals above 0), adds to counting if its ρ given each of them is above 0, else adds nothing."
+)
 
 
 def _print(audited: "Sequence[ScoreAudit]") -> None:

@@ -9,6 +9,7 @@ import typer
 
 from nasplat import registry
 from nasplat.cli import options, output
+from nasplat.cli.groups import with_groups
 from nasplat.config import Budget, StudyConfig
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.measurement import Measurement
@@ -21,20 +22,31 @@ _STRATEGIES = ("random", "regularized-evolution", "local-search")
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(bench)
+    app.command()(with_groups(bench, lengths=_lengths))
+
+
+def _lengths(
+    evaluations: Annotated[int | None, typer.Option(help="Budget of a search; 100 unless --seconds is given.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget of a search in the table's training time.")] = None,
+    signal_epochs: Annotated[int, typer.Option(help="Of the trainings whose validation a search sees.")] = 12,
+    epochs: Annotated[int, typer.Option(help="Of the trainings whose test judges what it found.")] = 200,
+) -> dict[str, Any]:
+    """Fields of ``Protocol`` from the options."""
+    if evaluations is not None and evaluations < 1:
+        raise InvalidInputError(f"--evaluations takes 1 or more, got {evaluations}")
+    budget = Budget(trials=evaluations or (None if seconds else 100), seconds=seconds)
+    return {"budget": budget, "signal_epochs": signal_epochs, "truth_epochs": epochs}
 
 
 def bench(
+    *,
     table: Annotated[list[str], typer.Argument(help="Tables, each with its data set: csv:PATH#DATASET.")],
     space: Annotated[str, typer.Option(help="Whose architectures they hold.")],
     strategy: Annotated[
         list[str] | None,
         typer.Option(help="Name with options, such as 'regularized-evolution sample=5'; by default the baselines."),
     ] = None,
-    evaluations: Annotated[int | None, typer.Option(help="Budget of a search; 100 unless --seconds is given.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Budget of a search in the table's training time.")] = None,
-    signal_epochs: Annotated[int, typer.Option(help="Of the trainings whose validation a search sees.")] = 12,
-    epochs: Annotated[int, typer.Option(help="Of the trainings whose test judges what it found.")] = 200,
+    lengths: dict[str, Any],
     seeds: Annotated[int, typer.Option(help="Searches of each strategy.")] = 500,
     repeats: Annotated[
         list[str] | None, typer.Option(help="published: each proposal counts; cached: repeats are free. May be both.")
@@ -63,49 +75,26 @@ def bench(
     """
     from nasplat.protocol import Entry, Protocol, run
 
-    if seeds < 2 or (evaluations is not None and evaluations < 1):
-        raise InvalidInputError(f"--seeds takes 2 or more and --evaluations 1 or more, got {seeds} and {evaluations}")
-    budget = Budget(trials=evaluations or (None if seconds else 100), seconds=seconds)
-    known: list[Score] = []
-    of_scores: dict[str, Any] = {}
-    space_options = options.pairs(space_set or [], "--space-set")
-    if scores is not None:
-        of_scores, known = _known(store, scores, space, proxy)
-        space_options = of_scores.pop("space_options") | space_options
-    elif proxy is not None:
+    if seeds < 2:
+        raise InvalidInputError(f"--seeds takes 2 or more, got {seeds}")
+    of_scores, known = ({}, []) if scores is None else _known(store, scores, space, proxy)
+    if scores is None and proxy is not None:
         raise InvalidInputError("--proxy says which of --scores is seen: name the study that has them")
     entries = [_entry(Entry, text) for text in strategy or _STRATEGIES]
     if len({e.label for e in entries}) < len(entries):
         raise InvalidInputError("each strategy takes part once: two of them have the same options")
-    protocols = [
-        Protocol(
-            name,
-            space,
-            space_options,
-            signal_epochs,
-            epochs,
-            budget,
-            repeats=kind,
-            trust_files=trust_file,
-            **of_scores,
-        )
-        for name in table
-        for kind in repeats or ["published"]
-    ]
+    space_options = of_scores.pop("space_options", {}) | options.pairs(space_set or [], "--space-set")
+    common = {**lengths, **of_scores, "space_options": space_options, "trust_files": trust_file}
+    kinds = [(name, kind) for name in table for kind in repeats or ["published"]]
+    protocols = [Protocol(name, space, repeats=kind, **common) for name, kind in kinds]
     found = run(protocols, entries, seeds=seeds, processes=processes, scores=known)
     if out is not None:
         _write(found, out)
     reports = [_report([f for f in found if f.protocol.benchmark == name]) for name in table]
     if json:
         output.print_json(reports)
-        return
-    for report in reports:
-        _print(report)
-    output.say(
-        "mean and std over seeds of the accuracy in % of what was found; 95 % intervals (Student's and Welch's t);\n"
-        "wins: chance that a search of the first ends better than one of the second; p: Mann–Whitney, two-sided,\n"
-        "after Holm's correction for all pairs of a table"
-    )
+    else:
+        _print_all(reports)
 
 
 def _entry(kind: "type[Entry]", text: str) -> "Entry":
@@ -187,6 +176,16 @@ def _report(found: "Sequence[Found]") -> dict[str, Any]:
 
 def _is_published(protocol: "Protocol") -> bool:
     return (protocol.signal_epochs, protocol.truth_epochs) == (12, 200)
+
+
+def _print_all(reports: Sequence[dict[str, Any]]) -> None:
+    for report in reports:
+        _print(report)
+    output.say(
+        "mean and std over seeds of the accuracy in % of what was found; 95 % intervals (Student's and Welch's t);\n"
+        "wins: chance that a search of the first ends better than one of the second; p: Mann–Whitney, two-sided,\n"
+        "after Holm's correction for all pairs of a table"
+    )
 
 
 def _print(report: dict[str, Any]) -> None:

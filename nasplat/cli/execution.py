@@ -1,16 +1,16 @@
 """Where trials run: the options that every measuring command has."""
 
 import functools
-import inspect
 import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
+from nasplat.cli.groups import with_groups
 from nasplat.errors import InvalidInputError
 
 _PANEL = "Where trials run"
@@ -75,23 +75,16 @@ def takes_execution(
         several: What several workers share where no executor is named: the trials, or the batches of each training;
             then ``execution`` has their number as ``data_parallel``.
     """
-    signature = inspect.signature(command)
-    own = [p for p in signature.parameters.values() if p.name != "execution"]
-    added = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(_settings).parameters.values()]
+    share = _share_batches if several == "batches" else _share_trials
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        settings = _settings(**{p.name: given.pop(p.name) for p in added})
+    @functools.wraps(_settings)
+    def execution(**given: Any) -> dict[str, Any]:
+        settings = _settings(**given)
         if not settings["executor"]:
-            (_share_batches if several == "batches" else _share_trials)(settings)
-        command(**given, execution=settings)
+            share(settings)
+        return settings
 
-    hints = get_type_hints(command, include_extras=True) | get_type_hints(_settings, include_extras=True)
-    run.__annotations__ = {name: hint for name, hint in hints.items() if name != "execution"} | {"return": None}
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*(p.replace(kind=p.KEYWORD_ONLY) for p in own), *added]
-    )
-    return run
+    return with_groups(command, execution=execution)
 
 
 def _share_trials(settings: dict[str, Any]) -> None:

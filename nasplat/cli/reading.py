@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from nasplat import registry
+from nasplat.architecture import Architecture
 from nasplat.cli import options, output, supernets
 from nasplat.config import StudyConfig
-from nasplat.counting import count
+from nasplat.counting import Counts, count
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.space import Graph
 from nasplat.storage import Query, Reader
@@ -179,10 +180,7 @@ def show(
         text = what
     found = registry.create("search_space", space, options=space_options)
     architecture = found.parse(text)
-    measured = []
-    if Path(store).exists() or "://" in store:
-        with Reader(store) as reader:
-            measured = reader.measurements(architecture.space, architecture.fingerprint)
+    measured = _measured(store, architecture)
     single = not architecture.is_supernet
     counts = count(found, architecture, registry.create("task", task)) if task and single else None
     graph: Graph = found.drawing(architecture)
@@ -200,15 +198,7 @@ def show(
         honest = {"supernets": supernets.plain(shared)} if shared else {}
         output.print_json({**facts, **sizes, "choices": architecture.chosen, "measurements": measured, **honest})
         return
-    output.say(f"architecture  {architecture.text}")
-    output.say(f"space         {architecture.space}")
-    output.say(f"fingerprint   {architecture.fingerprint}")
-    if counts:
-        output.say(f"parameters    {counts.params:,} for task {task}")
-        output.say(f"FLOPs         {counts.flops:,} a forward pass of one example")
-    output.say()
-    for line in _drawn(graph):
-        output.say(f"  {line}")
+    _say(architecture, graph, counts, task)
     if measured:
         output.say()
         shown = dict.fromkeys(k for m in measured for k in m if k not in (*_HIDDEN, "params", "flops"))
@@ -218,6 +208,26 @@ def show(
         supernets.say(shared)
     if draw is not None:
         output.say(f"drawn in {draw}")
+
+
+def _measured(store: str, architecture: Architecture) -> list[dict[str, Any]]:
+    """All measurements of an architecture; none where there is no store."""
+    if not Path(store).exists() and "://" not in store:
+        return []
+    with Reader(store) as reader:
+        return reader.measurements(architecture.space, architecture.fingerprint)
+
+
+def _say(architecture: Architecture, graph: Graph, counts: Counts | None, task: str | None) -> None:
+    output.say(f"architecture  {architecture.text}")
+    output.say(f"space         {architecture.space}")
+    output.say(f"fingerprint   {architecture.fingerprint}")
+    if counts:
+        output.say(f"parameters    {counts.params:,} for task {task}")
+        output.say(f"FLOPs         {counts.flops:,} a forward pass of one example")
+    output.say()
+    for line in _drawn(graph):
+        output.say(f"  {line}")
 
 
 def _supernets(reader: Reader, store: str, study: str) -> list[Any]:

@@ -9,6 +9,7 @@ from nasplat import api
 from nasplat.cli import options
 from nasplat.cli.display import observing
 from nasplat.cli.execution import takes_execution
+from nasplat.cli.groups import with_groups
 from nasplat.cli.searching import interruptible, report
 from nasplat.errors import InvalidInputError
 
@@ -17,10 +18,10 @@ _SAMPLES = 100
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command()(takes_execution(score))
+    app.command()(takes_execution(with_groups(score, subject=_subject)))
 
 
-def score(
+def _subject(
     networks: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NETWORK]...", help="Of your own instead of a space's: module:function, module:Class."),
@@ -50,12 +51,37 @@ def score(
     ] = None,
     space_set: Annotated[list[str] | None, typer.Option(help="Option of the space, KEY=VALUE.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+) -> dict[str, Any]:
+    """Arguments of ``api.score`` from the options."""
+    _check(networks, space, task, data, whole_space or samples is not None or architecture or space_set or preset)
+    if samples is not None and samples < 1:
+        raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
+    given = {
+        "score_batch_size": batch_size,
+        "space_options": options.pairs(space_set, "--space-set") if space_set else None,
+    }
+    return {
+        "space": space or "",
+        "task": task or "",
+        "networks": networks or (),
+        "data": data,
+        "preset": preset,
+        "proxy": proxy,
+        "samples": None if whole_space else samples or _SAMPLES,
+        "architectures": architecture or (),
+        "seed": seed,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def score(
+    *,
+    subject: dict[str, Any],
     top: options.TopOption = 10,
     name: Annotated[str, typer.Option(help="Of the study; a known name resumes it.")] = "",
     store: options.StoreOption = "nasplat.db",
     json: options.JsonOption = False,
     metrics: options.MetricsOption = None,
-    *,
     execution: dict[str, Any],
 ) -> None:
     """Score untrained networks: a whole space in minutes, or networks of your own.
@@ -70,28 +96,8 @@ def score(
 
       nasplat score my_module:build my_module:Deeper --data batch.npz --proxy naswot+synflow
     """
-    _check(networks, space, task, data, whole_space or samples is not None or architecture or space_set or preset)
-    if samples is not None and samples < 1:
-        raise InvalidInputError(f"--samples must be 1 or more, got {samples}")
-    settings: dict[str, Any] = {**execution, "name": name, "seed": seed}
-    if batch_size is not None:
-        settings["score_batch_size"] = batch_size
-    if space_set:
-        settings["space_options"] = options.pairs(space_set, "--space-set")
     with interruptible(name, store, json), observing(json, metrics) as observers:
-        study = api.score(
-            space or "",
-            task or "",
-            networks=networks or (),
-            data=data,
-            preset=preset,
-            proxy=proxy,
-            samples=None if whole_space else samples or _SAMPLES,
-            architectures=architecture or (),
-            store=store,
-            observers=observers,
-            **settings,
-        )
+        study = api.score(**subject, name=name, store=store, observers=observers, **execution)
     report(study, store, json, top=top)
 
 

@@ -12,6 +12,7 @@ from nasplat import api
 from nasplat.cli import options, output, supernets
 from nasplat.cli.display import observing
 from nasplat.cli.execution import takes_execution
+from nasplat.cli.groups import with_groups
 from nasplat.config import Execution, StudyConfig
 from nasplat.errors import InvalidInputError
 from nasplat.study import Study
@@ -25,22 +26,13 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     from nasplat.cli import scoring
 
-    for command in (search, resume, retrain):
-        app.command()(takes_execution(command, several="batches" if command is retrain else "trials"))
+    app.command()(takes_execution(with_groups(search, details=_details, limits=_limits)))
+    app.command()(takes_execution(resume))
+    app.command()(takes_execution(retrain, several="batches"))
     scoring.add_to(app)
 
 
-def search(
-    space: Annotated[str | None, typer.Option(help="Search space, such as conv-kernels; or module:Class.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="digits, image-folder:PATH, arrays:PATH.npz; or module:function.")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Such as random or regularized-evolution; or module:Class.")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(help="Measurements at the study's own fidelity. Repeats are free.")
-    ] = None,
+def _details(
     epochs: Annotated[int | None, typer.Option(help="Of each training.")] = None,
     objective: Annotated[
         list[str] | None, typer.Option(help="Such as val_accuracy or 'min params'; the first ranks.")
@@ -56,19 +48,62 @@ def search(
     data_fraction: Annotated[float | None, typer.Option(help="Share of the training part.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds a proposal; the strategy sees their mean.")] = None,
+) -> dict[str, Any]:
+    """Fields of ``StudyConfig`` from the options; None where nothing is given."""
+    return {
+        "epochs": epochs,
+        "objective": objective,
+        "constraints": constraint,
+        "strategy_options": options.pairs(set_, "--set") if set_ else None,
+        "space_options": options.pairs(space_set, "--space-set") if space_set else None,
+        "recipe": options.pairs(recipe, "--recipe") if recipe else None,
+        "benchmark": benchmark,
+        "proxy": proxy,
+        "data_fraction": data_fraction,
+        "resolution": resolution,
+        "repeats": repeats,
+    }
+
+
+def _limits(
     seconds: Annotated[float | None, typer.Option(help="Budget in paid seconds of all trials together.")] = None,
     gpu_seconds: Annotated[float | None, typer.Option(help="Budget in paid GPU seconds.")] = None,
     cost: Annotated[float | None, typer.Option(help="Budget in money, by the two prices.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(help="Of a worker, for --cost.")] = None,
     price_per_gpu_hour: Annotated[float | None, typer.Option(help="Of a GPU, for --cost.")] = None,
     count_repeats: Annotated[bool, typer.Option(help="Count repeats against the budget too.")] = False,
+) -> dict[str, Any]:
+    """Fields of ``Budget`` from the options; None where nothing is given."""
+    return {
+        "seconds": seconds,
+        "gpu_seconds": gpu_seconds,
+        "cost": cost,
+        "price_per_hour": price_per_hour,
+        "price_per_gpu_hour": price_per_gpu_hour,
+        "count_repeats": count_repeats or None,
+    }
+
+
+def search(
+    *,
+    space: Annotated[str | None, typer.Option(help="Search space, such as conv-kernels; or module:Class.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="digits, image-folder:PATH, arrays:PATH.npz; or module:function.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Such as random or regularized-evolution; or module:Class.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Measurements at the study's own fidelity. Repeats are free.")
+    ] = None,
+    details: dict[str, Any],
+    limits: dict[str, Any],
     seed: Annotated[int | None, typer.Option(help="Of all randomness of the search.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the study; a known name resumes it.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings; flags go before it.")] = None,
     store: options.StoreOption = "nasplat.db",
     json: options.JsonOption = False,
     metrics: options.MetricsOption = None,
-    *,
     execution: dict[str, Any],
 ) -> None:
     """Search a space for the best network of a task.
@@ -82,35 +117,10 @@ def search(
       nasplat search --space nasbench201 --benchmark csv:nasbench201.csv.gz#cifar10 --epochs 12 --budget 100
     """
     settings = options.read_config(config)
-    flags = {
-        "space": space,
-        "task": task,
-        "strategy": strategy,
-        "epochs": epochs,
-        "objective": objective,
-        "constraints": constraint,
-        "strategy_options": options.pairs(set_, "--set") if set_ else None,
-        "space_options": options.pairs(space_set, "--space-set") if space_set else None,
-        "recipe": options.pairs(recipe, "--recipe") if recipe else None,
-        "benchmark": benchmark,
-        "proxy": proxy,
-        "data_fraction": data_fraction,
-        "resolution": resolution,
-        "repeats": repeats,
-        "seed": seed,
-        "name": name,
-    }
-    settings.update({k: v for k, v in flags.items() if v is not None})
-    limits = {
-        "trials": budget,
-        "seconds": seconds,
-        "gpu_seconds": gpu_seconds,
-        "cost": cost,
-        "price_per_hour": price_per_hour,
-        "price_per_gpu_hour": price_per_gpu_hour,
-        "count_repeats": count_repeats or None,
-    }
-    _set_budget(settings, {name: limit for name, limit in limits.items() if limit is not None})
+    flags = {"space": space, "task": task, "strategy": strategy, **details, "seed": seed, "name": name}
+    settings.update({field: value for field, value in flags.items() if value is not None})
+    given = {"trials": budget, **limits}
+    _set_budget(settings, {limit: value for limit, value in given.items() if value is not None})
     if "space" not in settings:
         raise InvalidInputError("say where to search: --space conv-kernels (nasplat list spaces)")
     study_config = StudyConfig.from_json(settings)
