@@ -69,15 +69,13 @@ class Drawing {
   private drawnAt = 0;
   /** Points of a frame while the view moves: as many as the machine draws in time. */
   private most = 20_000;
-  private renderer: PointRenderer | null;
+  private renderer: PointRenderer | null = null;
   props!: PlotProps;
 
   constructor(
     private readonly below: HTMLCanvasElement,
     private readonly above: HTMLCanvasElement,
-  ) {
-    this.renderer = PointRenderer.on(below);
-  }
+  ) {}
 
   get height(): number {
     return this.props.height ?? 340;
@@ -85,7 +83,10 @@ class Drawing {
 
   load(): void {
     const { cloud } = this.props;
-    if (cloud) this.renderer?.load(cloud);
+    if (!cloud) return;
+    // Starting WebGL can take longer than all the rest of a page, so not before there is something to draw with it.
+    this.renderer ??= PointRenderer.on(this.below);
+    this.renderer?.load(cloud);
   }
 
   fit(): void {
