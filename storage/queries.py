@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, tuple_
 from sqlalchemy.exc import DataError, DBAPIError
 
 from nasplat.errors import InvalidInputError, StoreError, unknown_name
@@ -22,6 +22,7 @@ from nasplat.storage.filters import parse_filter
 from nasplat.storage.free_sql import Row
 from nasplat.storage.leases import clock
 from nasplat.storage.retrying import Reading
+from nasplat.storage.study_rows import studies, study_row
 
 T = TypeVar("T")
 
@@ -204,30 +205,7 @@ class Reader:
         return self._studies(self._study_id(name))[0]
 
     def _studies(self, study_id: int | None) -> list[Row]:
-        t, m = s.trial.c, s.measurement.c
-        seconds = func.coalesce(m.seconds, t.failure_seconds, 0.0)
-        counted = (
-            select(
-                t.study_id,
-                func.count().label("trials"),
-                func.sum(case((t.state == "completed", 1), else_=0)).label("completed"),
-                func.sum(case((t.state == "failed", 1), else_=0)).label("failed"),
-                func.sum(case((t.saved, 1), else_=0)).label("saved"),
-                func.sum(case((t.saved, 0.0), else_=seconds)).label("paid_seconds"),
-                func.min(t.objective_0).label("objective_0"),
-            )
-            .join(s.measurement, m.id == t.measurement_id, isouter=True)
-            .group_by(t.study_id)
-        )
-        if study_id is not None:
-            counted = counted.where(t.study_id == study_id)
-        counts = counted.subquery()
-        statement = (
-            select(s.study, counts).join(counts, counts.c.study_id == s.study.c.id, isouter=True).order_by(s.study.c.id)
-        )
-        if study_id is not None:
-            statement = statement.where(s.study.c.id == study_id)
-        return [_study_row(r) for r in self._execute(statement)]
+        return [study_row(r) for r in self._execute(studies(study_id))]
 
     def events(self, study: str) -> list[Row]:
         """What happened in a study, in order."""
@@ -393,21 +371,3 @@ class Reader:
 
 def _best_first(value: ColumnElement[float], goal: Goal) -> ColumnElement[float]:
     return value.desc() if goal.maximize else value
-
-
-def _study_row(r: Any) -> Row:
-    return {
-        "study": r.name,
-        "state": r.state,
-        "space": r.space,
-        "task": r.task,
-        "strategy": r.strategy,
-        "goal": r.goals[0],
-        "best": None if r.objective_0 is None else Goal.parse(r.goals[0]).loss(r.objective_0),
-        "trials": r.trials or 0,
-        "completed": r.completed or 0,
-        "failed": r.failed or 0,
-        "saved": r.saved or 0,
-        "paid_seconds": r.paid_seconds or 0.0,
-        "config": r.config,
-    }
