@@ -12,6 +12,7 @@ from torch import Tensor, cat, nn
 
 from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.heads import ForecastHead
+from nasplat.search_spaces.blocks.inputs.calendar import TIME_FEATURES
 from nasplat.search_spaces.blocks.inputs.series import SeriesEmbedding
 from nasplat.search_spaces.blocks.mixer_layer import MixerLayer
 from nasplat.search_spaces.blocks.resampling import DistillingConvolution
@@ -43,6 +44,7 @@ class InformerConfig:
         dropout: Of tokens and of what layers add.
         lookback: Steps that the encoder sees.
         start: Last known steps that the decoder starts from.
+        embedding: Of the calendar: ``timeF``, ``fixed`` or ``learned``.
     """
 
     dim: int
@@ -59,6 +61,7 @@ class InformerConfig:
     mixed: bool = True
     activation: str = "gelu"
     dropout: float = 0.05
+    embedding: str = TIME_FEATURES
 
 
 @final
@@ -140,8 +143,10 @@ class InformerNetwork(nn.Module):
         self.lookback = min(config.lookback, series.lookback)
         self.start = min(config.start, series.lookback)
         sizes = (series.variables, series.calendar, config.dim)
-        self.encoder_tokens = SeriesEmbedding(*sizes, self.lookback, dropout=config.dropout)
-        self.decoder_tokens = SeriesEmbedding(*sizes, self.start + series.horizon, dropout=config.dropout)
+        self.encoder_tokens, self.decoder_tokens = (
+            SeriesEmbedding(*sizes, steps, dropout=config.dropout, embedding=config.embedding)
+            for steps in (self.lookback, self.start + series.horizon)
+        )
         depth = len(config.encoder)
         self.encoders = nn.ModuleList(Encoder(config, max(depth - i, 1)) for i in range(config.stacks))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))

@@ -1,7 +1,7 @@
 """``informer``: encoder, decoder, kinds of attention and lengths as choices."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
 from torch import nn
@@ -10,8 +10,9 @@ from nasplat.architecture import Architecture
 from nasplat.choices import Choice, Value, When
 from nasplat.errors import InvalidInputError
 from nasplat.search_spaces.blocks.channel_mlp import ACTIVATIONS
+from nasplat.search_spaces.blocks.inputs.calendar import EMBEDDINGS, FEATURES, TIME_FEATURES
 from nasplat.search_spaces.informer.network import FULL, PROB, InformerConfig, InformerNetwork, Series
-from nasplat.search_spaces.narrowed import kept, up_to
+from nasplat.search_spaces.narrowed import kept, some_of, up_to
 from nasplat.space import SearchSpace
 from nasplat.task import Task
 
@@ -48,6 +49,7 @@ def _reference(lookback: int, start: int, layers: tuple[int, int] = (2, 1), **ch
         "mix": "yes",
         "activation": "gelu",
         "dropout": 0.05,
+        "embed": TIME_FEATURES,
     }
     values |= {f"attention{layer}": PROB for layer in range(1, encoder + 1)}
     return values | {f"distil{layer}": "yes" for layer in range(1, encoder)} | changes
@@ -72,6 +74,7 @@ class Informer(SearchSpace):
 
     Args:
         max_dim: Most features of a step.
+        embeddings: Which embeddings of the calendar there are.
 
     Raises:
         InvalidInputError: If nothing is left to choose.
@@ -80,7 +83,8 @@ class Informer(SearchSpace):
     name: ClassVar[str] = "informer"
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = _references()
 
-    def __init__(self, *, max_dim: int = _DIMS[-1]) -> None:
+    def __init__(self, *, max_dim: int = _DIMS[-1], embeddings: Sequence[str] = EMBEDDINGS) -> None:
+        self._embeddings = some_of(f"embeddings of {self.name}", embeddings, EMBEDDINGS)
         choices = [
             Choice("dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True),
             Choice("heads", (2, 4, 8, 16), ordered=True),
@@ -103,31 +107,57 @@ class Informer(SearchSpace):
             Choice("mix", ("no", "yes")),
             Choice("activation", tuple(ACTIVATIONS)),
             Choice("dropout", (0.0, 0.05, 0.1, 0.2, 0.3), ordered=True),
+            Choice("embed", self._embeddings),
         ]
         super().__init__(choices)
         # Set on the instance: references that are larger are none of this space.
         self.references = kept(type(self).references, self.choices)  # type: ignore[misc]
 
     def check(self, task: Task) -> None:
-        """Refuse what is not a forecast.
+        """Refuse what is not a forecast, and a calendar that the tables cannot be looked up by.
 
         Raises:
             InvalidInputError: With what the task has.
         """
         series_of(task)
+        for embedding in self._embeddings:
+            _check_calendar(embedding, task)
 
     def build(self, architecture: Architecture, task: Task) -> nn.Module:
         """``(B, c [+ m], steps)`` to ``(B, c', horizon)``.
 
         Raises:
-            InvalidInputError: If the task is no forecast.
+            InvalidInputError: If the task is no forecast, or its calendar is none that is looked up.
         """
+        _check_calendar(str(architecture["embed"]), task)
         return InformerNetwork(config_of(architecture.chosen), series_of(task))
 
     def canonical(self, values: Mapping[str, Value]) -> str:
-        """The choices without the factor of ProbSparse attention where there is none."""
+        """The choices without the factor of ProbSparse attention where there is none, and without ``embed=timeF``."""
         kinds = {value for name, value in values.items() if "attention" in name}
-        return json.dumps({n: v for n, v in values.items() if n != "factor" or PROB in kinds}, sort_keys=True)
+        said = {name: value for name, value in values.items() if name != "factor" or PROB in kinds}
+        return json.dumps(_without_usual(said), sort_keys=True)
+
+    def format(self, values: Mapping[str, Value]) -> str:
+        """The choices; ``embed`` is left out where it is ``timeF``, as it was before there were others."""
+        return super().format(_without_usual(values))
+
+    def parse_values(self, text: str) -> dict[str, Value]:
+        """The values that a string spells; ``embed`` is ``timeF`` where it says nothing else."""
+        return {"embed": TIME_FEATURES, **super().parse_values(text)}
+
+
+def _without_usual(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if (name, value) != ("embed", TIME_FEATURES)}
+
+
+def _check_calendar(embedding: str, task: Task) -> None:
+    if embedding != TIME_FEATURES and task.calendar not in (0, *FEATURES):
+        raise InvalidInputError(
+            f"informer looks up embed={embedding} by hour, weekday, day and day of the year, perhaps after the minute; "
+            f"the calendar of task {task.name!r} has {task.calendar} features: leave {embedding} out with the space's "
+            f"option embeddings=['{TIME_FEATURES}']"
+        )
 
 
 def config_of(values: Mapping[str, Value]) -> InformerConfig:
@@ -148,6 +178,7 @@ def config_of(values: Mapping[str, Value]) -> InformerConfig:
         dropout=float(values["dropout"]),
         lookback=int(values["lookback"]),
         start=int(values["start"]),
+        embedding=str(values["embed"]),
     )
 
 

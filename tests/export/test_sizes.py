@@ -37,6 +37,12 @@ def _series() -> Tensor:
     return torch.randn(5, *_SERIES.input_shape, generator=torch.Generator().manual_seed(1))
 
 
+def _dated() -> Tensor:
+    x = _series()
+    x[:, 3:] = torch.rand(5, 4, 60, generator=torch.Generator().manual_seed(2)) - 0.5
+    return x
+
+
 def _built(space: SearchSpace, reference: str, task: Task, **changes: Value) -> nn.Module:
     return space.build(space.architecture({**space.references[reference], **changes}), task)
 
@@ -87,7 +93,7 @@ _NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "hourglass": (lambda: _hourglass(_TEXTS), _ids),
     "hourglass-causal": (lambda: _hourglass(_LETTERS), _ids),
     "informer": (_informer, _series),
-    "informer-full": (lambda: _informer(attention1="full", decoder_attention="full"), _series),
+    "informer-full": (lambda: _informer(attention1="full", decoder_attention="full", embed="fixed"), _dated),
     "prob-sparse-masked": (
         lambda: _Tokens(ProbSparseAttention(16, 2, factor=1, masked=True, mixed=True)),
         lambda: torch.rand(5, 14, generator=torch.Generator().manual_seed(1)),

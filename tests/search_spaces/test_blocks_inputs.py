@@ -1,6 +1,7 @@
 """Inputs, heads and what blocks promise: golden fingerprints of words, projections, stems, poolings."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from nasplat.search_spaces.blocks.heads import (
     TokenHead,
     head_of,
 )
+from nasplat.search_spaces.blocks.inputs.calendar import CalendarTables
 from nasplat.search_spaces.blocks.inputs.patches import ConvStem, PatchStem
 from nasplat.search_spaces.blocks.inputs.series import SeriesEmbedding
 from nasplat.search_spaces.blocks.inputs.tokens import (
@@ -32,6 +34,7 @@ from nasplat.search_spaces.blocks.inputs.tokens import (
 from nasplat.search_spaces.blocks.traits import Traits, misfits
 from nasplat.seeding import torch_seed
 from nasplat.task import Task
+from nasplat.tasks.forecast import _calendar
 
 WORDS = ["<pad>", "hello", "the", "cats", "Boston", "a", "playlist", "playlists", "restaurant"]
 SIMILAR = [
@@ -217,6 +220,26 @@ def test_a_series_is_a_circle_with_positions_and_a_calendar() -> None:
     expected = expected + sinusoid_table(10, 8)[0] + embed.calendar(calendar[:, :, 0])
     torch.testing.assert_close(y[:, 0], expected)
     assert SeriesEmbedding(3, 0, 8, 10)(values, calendar[:, :0]).shape == (2, 10, 8)
+
+
+@pytest.mark.parametrize("finer", [False, True])
+def test_calendars_are_looked_up(finer: bool) -> None:
+    """Each moment of a leap year and the year after, as the forecasting task writes it, finds its own rows."""
+    times = pd.date_range("2020-01-01", "2021-12-31 23:59", freq="55min" if finer else "5h")
+    features = torch.from_numpy(_calendar(times)).float().T[None]  # (1, N, m)
+    sizes = [4, 24, 7, 32, 13][not finer :]
+    wanted = [times.hour, times.day_of_week, times.day, times.month]
+    wanted = [times.minute // 15, *wanted] if finer else wanted
+    with torch_seed(0):
+        learned = CalendarTables(features.shape[2], 8, learned=True)
+    assert learned.table is not None
+    tables = torch.split(learned.table.weight, sizes)
+    expected = sum(table[torch.tensor(w.to_numpy())] for table, w in zip(tables, wanted, strict=True))
+    torch.testing.assert_close(learned(features)[0], expected)
+    fixed = CalendarTables(features.shape[2], 8, learned=False)
+    assert not list(fixed.parameters())
+    expected = sum(sinusoid_table(n, 8)[torch.tensor(w.to_numpy())] for n, w in zip(sizes, wanted, strict=True))
+    torch.testing.assert_close(fixed(features)[0], expected)
 
 
 # Heads -------------------------------------------------------------------------------------------------------

@@ -73,6 +73,47 @@ def test_published_sizes(
             assert count(SPACE, SPACE.architecture(plain), task).params == undistilled
 
 
+@pytest.mark.parametrize("features", [4, 5])
+def test_sizes_of_calendar_embeddings(features: int) -> None:
+    """Encoder and decoder have one each: a linear layer, 24 + 7 + 32 + 13 (+ 4) vectors, or nothing learned."""
+    task, values = forecast(calendar=features), SPACE.references["etth1-24"]
+    counted = {
+        embed: count(SPACE, SPACE.architecture({**values, "embed": embed}), task).params
+        for embed in ("timeF", "fixed", "learned")
+    }
+    plain = 11_330_055 - 2 * (4 * 512 + 512)
+    rows = 76 if features == 4 else 80
+    assert counted == {"timeF": plain + 2 * (features + 1) * 512, "fixed": plain, "learned": plain + 2 * rows * 512}
+    if features == 4:
+        assert (counted["fixed"], counted["learned"]) == (11_324_935, 11_402_759)
+
+
+def test_the_usual_embedding_is_not_said() -> None:
+    """Strings and fingerprints are those from before there was a choice."""
+    reference = SPACE.parse("etth1-24")
+    assert "embed" not in reference.text
+    assert reference.fingerprint == "bb5727098c9cb2263e20de61b6f845c3"
+    assert SPACE.parse("stack").fingerprint == "8a352fe6e4de79db81cb93d0e1bba708"
+    assert SPACE.parse(reference.text) == reference
+    learned = SPACE.parse(f"{reference.text},embed=learned")
+    assert learned.fingerprint != reference.fingerprint
+    assert SPACE.parse(learned.text) == learned
+    assert Informer(embeddings=["timeF"]).parse(reference.text) == reference
+
+
+def test_calendars_that_cannot_be_looked_up_are_refused_at_the_start() -> None:
+    task = forecast(calendar=2)
+    message = r"the calendar of task 'series' has 2 features: leave fixed out with the space's option embeddings="
+    with pytest.raises(InvalidInputError, match=message):
+        SPACE.check(task)
+    Informer(embeddings=["timeF"]).check(task)
+    SPACE.check(forecast(calendar=0))
+    with pytest.raises(InvalidInputError, match="informer looks up embed=learned by hour, weekday"):
+        built(task, embed="learned")
+    with pytest.raises(InvalidInputError, match="embeddings of informer must be one or more of timeF, fixed, learned"):
+        Informer(embeddings=["month"])
+
+
 def test_references_are_those_of_the_scripts() -> None:
     found = {name: config_of(SPACE.parse(name).chosen) for name in SPACE.references}
     assert (found["etth1-24"].lookback, found["etth1-24"].start, found["etth1-24"].factor) == (48, 48, 3)
