@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-cluster lint wheel frontend clean
+.PHONY: quickstart test test-cluster lint wheel frontend check-frontend clean
 
 ## Find a network for the digits: search, retrain, test, draw (a few minutes).
 quickstart: $(INSTALLED)
@@ -30,6 +30,10 @@ wheel: $(INSTALLED)
 ## The dashboard's pages, from their sources into the folder that the wheel ships (needs node 20 and npm).
 frontend:
 	cd dashboards/frontend && npm ci --no-audit --no-fund && npm run build
+
+## Whether a fresh build gives the pages of the repository; without node 20, npm and a registry it says so and goes on.
+check-frontend:
+	$(PYTHON) tests/check_frontend.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
