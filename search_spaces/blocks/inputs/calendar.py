@@ -28,7 +28,8 @@ class CalendarTables(nn.Module):
 
     Zhou et al. 2021, "Informer" (AAAI), appendix "The Uniform Input Representation": vectors are learned, or the
     sinusoids of positions. Features are those of forecasting tasks, each between -.5 and .5: minute (of finer data
-    only), hour, weekday, day of the month and day of the year; the month follows from the last two.
+    only), hour, weekday, day of the month and day of the year; the month follows from the last two. What lies outside,
+    as in the random inputs of some scores, is taken for the nearest.
 
     Features ``(B, N, m)`` come in, tokens ``(B, N, d)`` out.
 
@@ -54,7 +55,7 @@ class CalendarTables(nn.Module):
 
     def forward(self, calendar: Tensor) -> Tensor:
         """Sums of rows, ``(B, N, d)``."""
-        *minute, hour, weekday, day, of_year = (calendar + 0.5).unbind(2)
+        *minute, hour, weekday, day, of_year = (calendar.clamp(-0.5, 0.5) + 0.5).unbind(2)
         days = (day * 30).round().long()  # of the month, from 0
         month = torch.bucketize((of_year * 365).round().long() - days, self.months, right=True)
         rows = [(hour * 23).round().long(), (weekday * 6).round().long(), days + 1, month]
