@@ -121,20 +121,25 @@ def lineage(context: Context, name: str) -> Data:
     by_change: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     texts = list(dict.fromkeys(text for step in steps for text in (step.before, step.after)))
     chosen = dict(zip(texts, context.catalog.choices(frame.study.config, texts), strict=True)) if texts else {}
-    several = 0
+    # The same change of the same architecture again tells nothing new of the choice: it counts once, by its mean.
+    changes: dict[tuple[str, str], list[float]] = defaultdict(list)
     for step in steps:
-        before, after = chosen[step.before], chosen[step.after]
+        changes[step.before, step.after].append(step.gain)
+    several = 0
+    for (before_text, after_text), gains in changes.items():
+        before, after = chosen[before_text], chosen[after_text]
         changed = [choice for choice in after if choice in before and after[choice] != before[choice]]
         if len(changed) != 1:
             several += 1
             continue
-        choice = changed[0]
-        by_choice[choice].append(step.gain)
-        by_change[choice, before[choice], after[choice]].append(step.gain)
+        gain = float(np.mean(gains))
+        by_choice[changed[0]].append(gain)
+        by_change[changed[0], before[changed[0]], after[changed[0]]].append(gain)
     return plain(  # type: ignore[no-any-return]
         {
             "goal": {"metric": frame.study.goals[0].metric, "maximize": frame.study.goals[0].maximize},
             "steps": len(steps),
+            "different": len(changes),
             "several": several,
             "choices": sorted(
                 ({"choice": choice, **effect(gains)} for choice, gains in by_choice.items()),

@@ -3,6 +3,7 @@
 ``NASPLAT_SCREENSHOTS=docs/images`` keeps the pictures that the documentation shows.
 """
 
+import itertools
 import os
 import shutil
 import threading
@@ -164,6 +165,17 @@ def test_the_drawing_of_a_cell(visit: Visit, client: httpx.Client) -> None:
     parent = found["trial"]["parents"][0]["number"]
     page.get_by_role("link", name=str(parent), exact=True).first.click()
     page.wait_for_selector(f".sub:has-text('Trial {parent}')")
+    visit.check()
+
+
+def test_the_drawing_of_a_chain_hides_no_layer(visit: Visit, client: httpx.Client) -> None:
+    for number in range(2):
+        page = visit.open(f"/architecture?study=chains&number={number}", "ol.stack")
+        found = client.get("/api/architecture", params={"study": "chains", "number": number}).json()
+        tops = page.locator("ol.stack li").evaluate_all("all => all.map(e => e.getBoundingClientRect().top)")
+        assert len(tops) == len([n for n, _ in itertools.groupby(found["graph"]["nodes"])])
+        steps = np.diff(tops)
+        assert steps.min() == pytest.approx(steps.max(), abs=1)
     visit.check()
 
 

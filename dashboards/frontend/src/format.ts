@@ -36,7 +36,8 @@ export function duration(seconds: number | null | undefined): string {
   const [whole, minutes] = [Math.round(seconds), Math.round(seconds / 60)];
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
   if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  return `${(seconds / 86400).toFixed(1)} days`;
+  if (seconds < 730 * 86400) return `${(seconds / 86400).toFixed(1)} days`;
+  return `${Math.round(seconds / 86400 / 365.25)} years`;
 }
 
 export function moment(at: number | null | undefined): string {

@@ -55,7 +55,7 @@ function App(): JSX.Element {
   }, [study]);
   return (
     <>
-      <a class="skip" href="#main">
+      <a class="to-content" href="#main">
         To the content
       </a>
       <header class="top">

@@ -150,6 +150,7 @@ export interface Effect {
 export interface Lineage {
   goal: Goal;
   steps: number;
+  different: number;
   several: number;
   choices: (Effect & { choice: string })[];
   changes: (Effect & { choice: string; before: string; after: string })[];

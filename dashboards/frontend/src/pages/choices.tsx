@@ -89,7 +89,7 @@ export function LineageCards({ study }: { study: string }): JSX.Element {
           <IntervalBar value={Number(row.mean)} low={row.low as number | null} high={row.high as number | null} from={-reach} to={reach} />
         );
         const effects = [
-          { name: "n", title: "mutations" },
+          { name: "n", title: "changes" },
           { name: "mean", title: `mean gain in ${data.goal.metric}`, render: (r: Row) => (r.low === null ? number(r.mean) : `${number(r.mean)} [${number(r.low)}, ${number(r.high)}]`) },
           { name: "interval", title: "95 % interval", render: shared, numeric: false },
           {
@@ -104,9 +104,9 @@ export function LineageCards({ study }: { study: string }): JSX.Element {
             <Card title="What changing each choice gained">
               <Table caption="Gain by choice" rows={data.choices as unknown as Row[]} columns={[{ name: "choice" }, ...effects]} />
               <p class="note">
-                From the latest {number(data.steps)} children of one parent where both count; {number(data.several)} that changed several choices at once are
-                left out. A gain is how much better than its parent a child is. Intervals are Student's for means and Wilson's for shares, not adjusted for
-                there being several.
+                From the latest {number(data.steps)} children of one parent where both count: {number(data.different)} different changes, of which{" "}
+                {number(data.several)} changed several choices at once and are left out. A gain is how much better than its parent a child is. Intervals are
+                Student's for means and Wilson's for shares, not adjusted for there being several.
               </p>
             </Card>
             <Card title="What each mutation gained">

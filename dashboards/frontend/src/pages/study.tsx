@@ -76,9 +76,14 @@ export function Facts({ study }: { study: StudyDetail }): JSX.Element {
         value={counted((s) => (s.trials ? percent(s.saved / s.trials) : "–"))}
         note={s && duration(s.saved_seconds)}
       />
-      <Stat label="Space" value={study.space} note={`${study.task} · ${study.strategy}`} />
+      <Stat label="Space" value={study.space.replace(/\[.*/, "")} note={[...options(study.space), study.task, study.strategy].join(" · ")} />
     </dl>
   );
+}
+
+/** The options that a space's key names in brackets. */
+function options(space: string): string[] {
+  return /\[(.+)\]/.exec(space)?.[1]?.split(",") ?? [];
 }
 
 /** How fast a study runs, or how fast it ran from its first proposal to its last measurement. */
