@@ -38,8 +38,11 @@ _DOCSTRING = """A network found by architecture search, as plain PyTorch.
 _FILES = {
     "vocabulary.json": "the words, in the order of their ids",
     "check.json": "the words of that example",
-    "model.onnx": "the same for ONNX runtimes; any batch size",
+    "model.onnx": "the same for ONNX runtimes; it takes {onnx}, in batches of any size",
 }
+
+
+_FLOAT = "float32 inputs, not normalized"
 
 
 @final
@@ -53,6 +56,7 @@ class _Inputs:
     example: str
     functions: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
+    onnx: str = "`ids`"
 
 
 @final
@@ -67,13 +71,18 @@ class _Outputs:
 
 _INPUTS: Mapping[str, _Inputs] = {
     "numbers": _Inputs(
-        "inputs of shape {shape} ({dtype}), as they are in the data", "x.npy", "x", "# x is a tensor (B, {inside})"
+        "inputs of shape {shape} ({dtype}), as they are in the data,",
+        "x.npy",
+        "x",
+        "# x is a tensor (B, {inside})",
+        onnx=_FLOAT,
     ),
     "images": _Inputs(
-        "images of shape {shape} ({dtype}), as they are in the data",
+        "images of shape {shape} ({dtype}), as they are in the data,",
         "image.png x.npy",
         "images",
         "# images is a tensor (B, {inside})",
+        onnx=_FLOAT,
     ),
     "words": _Inputs(
         "texts, of which it reads the first {length} words,",
@@ -82,6 +91,7 @@ _INPUTS: Mapping[str, _Inputs] = {
         'texts = ["{text}"]',
         ("encode",),
         ("same = network(encode(texts))  # words as ids of vocabulary.json",),
+        "the `ids` of `encode`",
     ),
     "hashes": _Inputs(
         "texts of any words, of which it reads the first {length},",
@@ -94,8 +104,17 @@ _INPUTS: Mapping[str, _Inputs] = {
             "network.get_submodule('{owner}').{tensor} = buckets",
             "same = network(ids)",
         ),
+        "the `ids` and `buckets` of `encode`",
     ),
-    "octets": _Inputs("the last {length} bytes of a text", '"{text}" file.txt', "text", 'text = "{text}"'),
+    "octets": _Inputs(
+        "the last {length} bytes of a text",
+        '"{text}" file.txt',
+        "text",
+        'text = "{text}"',
+        ("encode",),
+        ("ids, lengths = encode(text)",),
+        "the `ids` of `encode`",
+    ),
     "ids": _Inputs(
         "token ids of shape {shape}, below {vocabulary}", "ids.npy", "ids", "# ids is a tensor (B, {inside})"
     ),
@@ -144,7 +163,7 @@ def page(card: Mapping[str, Any], shape: Sequence[int], kind: Kind, files: Seque
         does=made.does,
         names=", ".join(sorted({*given.functions, "load", "predict", *filter(None, [made.function])})),
         python="\n".join(f"    {line.format(**values)}" for line in used),
-        files="".join(f"| `{name}` | {_FILES[name]} |\n" for name in sorted(files)),
+        files="".join(f"| `{name}` | {_FILES[name].format(onnx=given.onnx)} |\n" for name in sorted(files)),
         torch=torch.__version__,
     )
 

@@ -138,6 +138,11 @@ def test_texts_are_classified_by_a_vocabulary(sentences: Task, tmp_path: Path) -
     expected = _outputs(network, sentences, divided).softmax(1)
     for line, text, shares in zip(out.splitlines(), texts, expected, strict=True):
         assert line == f"{text.strip()}: {card['classes'][int(shares.argmax())]} ({float(shares.max()):.1%})"
+    for wrong, message in (("", "there is no text in it"), ("missing.txt", "No such file or directory: 'missing.txt'")):
+        code, out, err = _run(folder, wrong)
+        assert (code, out, err.strip().endswith(message)) == (1, "", True)
+    assert _run(folder, "a very long text " * 300)[0] == 0
+    assert len(_module(folder).predict(["play a song"] * 300)) == 300
     for page in ("README.md", "model.py"):
         assert "nasplat" not in (folder / page).read_text().replace("PyTorch, not nasplat", "")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from nasplat.export.parts.base import card, loaded
-from nasplat.export.parts.text import words_of
+from nasplat.export.parts.text import batches, words_of
 
 _PRIME = (1 << 31) - 1
 
@@ -57,7 +57,10 @@ def encode(texts: str | Sequence[str | Sequence[str]]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def predict(texts: str | Sequence[str | Sequence[str]]) -> Tensor:
     """Outputs ``(B, ...)`` for a text or several; those that are divided into words stay so."""
-    ids, buckets = encode(texts)
-    # Called with the buckets of these words, so that predictions in several threads do not meet.
-    outputs: Tensor = functional_call(loaded(), {card()["input"]["projection"]["tensor"]: buckets}, (ids,))
-    return outputs
+    tensor = card()["input"]["projection"]["tensor"]
+    outputs = []
+    for rows in batches(words_of(texts)):
+        ids, buckets = encode(rows)
+        # Called with the buckets of these words, so that predictions in several threads do not meet.
+        outputs.append(functional_call(loaded(), {tensor: buckets}, (ids,)))
+    return torch.cat(outputs)

@@ -1,6 +1,7 @@
 """Texts as bytes, of which a network sees the last ones."""
 
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -28,5 +29,5 @@ def predict(texts: str | bytes | Sequence[str | bytes] | Tensor) -> Tensor:
 
 def read(argument: str) -> tuple[list[str], list[bytes]]:
     """What a file holds, or the argument itself as a text; with a label."""
-    path = Path(argument)
-    return [argument], [path.read_bytes() if path.is_file() else argument.encode()]
+    of_file = isfile(argument) or argument.endswith(".txt")
+    return [argument], [Path(argument).read_bytes() if of_file else argument.encode()]

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from os.path import isfile
 from pathlib import Path
 
 from nasplat.export.parts.base import FOLDER, card
@@ -28,7 +29,7 @@ def words_of(texts: str | Sequence[str | Sequence[str]]) -> list[list[str]]:
         texts: A text, or several; those that are divided already stay as they are.
     """
     length = card()["input"]["shape"][0]
-    found = []
+    found: list[list[str]] = []
     for text in [texts] if isinstance(texts, str) else texts:
         words = (split(text) if isinstance(text, str) else list(text))[:length]
         if not words:
@@ -39,9 +40,17 @@ def words_of(texts: str | Sequence[str | Sequence[str]]) -> list[list[str]]:
     return found
 
 
+def batches(rows: list[list[str]]) -> Iterator[list[list[str]]]:
+    """The texts in batches, so that a long file takes little memory."""
+    for start in range(0, len(rows), 256):
+        yield rows[start : start + 256]
+
+
 def read(argument: str) -> tuple[list[str], list[str]]:
     """The lines of a file, or the argument itself as one text; with a label each."""
-    path = Path(argument)
-    texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [argument]
-    texts = [text.strip() for text in texts if text.strip()]
+    of_file = isfile(argument) or argument.endswith(".txt")
+    lines = Path(argument).read_text(encoding="utf-8").splitlines() if of_file else [argument]
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError("there is no text in it")
     return texts, texts

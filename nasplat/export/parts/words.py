@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nasplat.export.parts.base import FOLDER, card, loaded
-from nasplat.export.parts.text import words_of
+from nasplat.export.parts.text import batches, words_of
 
 
 @cache
@@ -42,5 +42,4 @@ def encode(texts: str | Sequence[str | Sequence[str]]) -> Tensor:
 @torch.no_grad()
 def predict(texts: str | Sequence[str | Sequence[str]]) -> Tensor:
     """Outputs ``(B, ...)`` for a text or several; those that are divided into words stay so."""
-    outputs: Tensor = loaded()(encode(texts))
-    return outputs
+    return torch.cat([loaded()(encode(rows)) for rows in batches(words_of(texts))])
