@@ -1,4 +1,4 @@
 """Trials on a Ray cluster: the executor, its connection, the actor that keeps a worker, and what its child runs.
 
-``executor`` and ``cluster`` are the driver's and import Ray; ``supervisor`` and ``batch`` run on the cluster.
+``executor``, ``pace`` and ``cluster`` are the driver's and import Ray; ``supervisor`` and ``batch`` run on the cluster.
 """

@@ -1,5 +1,6 @@
 """What a worker's child process runs: one batch of calls after another. Imports no Ray, which takes memory and time."""
 
+import os
 import pickle
 import time
 import traceback
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from nasplat.attempt import WorkerInfo
-from nasplat.worker import this_worker
+from nasplat.worker_process import worker_info
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 """Function, positional and keyword arguments."""
@@ -35,7 +36,7 @@ def run(batch: bytes) -> bytes:
     calls: list[Call] = pickle.loads(batch)
     start = time.perf_counter()
     outcomes = [_outcome(*call) for call in calls]
-    reply = Reply(this_worker(), outcomes, time.perf_counter() - start)
+    reply = Reply(worker_info(os.getpid()), outcomes, time.perf_counter() - start)
     try:
         return pickle.dumps(reply)
     except Exception:  # noqa: BLE001 - a result may fail to pickle with any error; the others must not be lost with it
@@ -44,7 +45,7 @@ def run(batch: bytes) -> bytes:
 
 def hello() -> WorkerInfo:
     """The process that runs batches, once it is ready to."""
-    return this_worker()
+    return worker_info(os.getpid())
 
 
 def _outcome(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, bool]:

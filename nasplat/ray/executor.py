@@ -6,31 +6,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, TypeVar, final
+from typing import Any, TypeVar, final
 
-from nasplat.attempt import Ending, WorkerInfo, WorkerStatus
+from nasplat.attempt import Ending, WorkerStatus
 from nasplat.config import Execution
 from nasplat.errors import InvalidInputError, WorkerLostError
 from nasplat.executors import TrialExecutor
 from nasplat.ray import cluster
 from nasplat.ray.batch import Reply
+from nasplat.ray.pace import Kind, Pace, QueuedCall, Worker, kind_of
 from nasplat.ray.supervisor import Limits, Started, Supervisor
-from nasplat.trial import Proposal
 
 import ray  # after the module that says what to do where there is none  # isort: skip
 
 T = TypeVar("T")
 
-_BATCH_SECONDS = 0.02
-"""Calls that take much less travel together, as many as take this long."""
-_MAX_BATCH = 64
-_SHORT_SECONDS = 1.0
-"""Calls that take less have the next batch wait at their worker, so that it never waits for the driver."""
-_LATEST_SHARE = 0.3
-"""Weight of the latest batch in the mean time of a call."""
 _SOON_SECONDS = 0.25
 """Until we look after a worker was lost: the cluster knows about its place a little later than we."""
 _LOOK_SECONDS = 2.0
@@ -42,54 +35,6 @@ _MAX_FAILED_STARTS = 3
 
 _MAX_GIST = 1_000
 """Characters of what Ray says about a loss."""
-
-Kind: TypeAlias = tuple[Any, ...]
-"""What calls have in common that take about equally long."""
-
-
-@final
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A call that waits or runs.
-
-    Attributes:
-        call: Function, positional and keyword arguments.
-        kind: See ``_kind``.
-        future: The caller's.
-        alone: Whether it must run in a batch of its own, because a batch with it has killed its worker.
-    """
-
-    call: tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
-    kind: Kind
-    future: Future[Any]
-    alone: bool = False
-
-
-@final
-@dataclass(eq=False, slots=True)
-class _Worker:
-    """An actor, and the batches that it has: the first runs, others wait.
-
-    Attributes:
-        name: Unique within the executor.
-        actor: Ray's handle.
-        started: Where it is, once it is ready for work.
-        batches: Oldest first.
-        since: When the first batch became the first, by the monotonic clock.
-        calls: Ended so far.
-    """
-
-    name: str
-    actor: Any
-    started: Started | None = None
-    batches: deque[list[_Call]] = field(default_factory=deque)
-    since: float = 0.0
-    calls: int = 0
-
-    @property
-    def info(self) -> WorkerInfo:
-        """Its latest process; nothing is known of one that has not started."""
-        return WorkerInfo("", 0, name=self.name) if self.started is None else self.started.info
 
 
 @final
@@ -114,14 +59,14 @@ class RayExecutor(TrialExecutor):
         _check_workers(execution, self._needs)
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._open: set[Future[Any]] = set()
-        self._queue: deque[_Call] = deque()
-        self._workers: dict[str, _Worker] = {}
-        self._idle: dict[_Worker, None] = {}
-        self._short: dict[_Worker, None] = {}
+        self._queue: deque[QueuedCall] = deque()
+        self._workers: dict[str, Worker] = {}
+        self._idle: dict[Worker, None] = {}
+        self._short: dict[Worker, None] = {}
         self._ready = 0
         self._numbers = 0
         self._failed_starts = 0
-        self._seconds: dict[Kind, float] = {}
+        self._pace = Pace()
         self._latest: Kind = ()
         self._broken: Exception | None = None
         self._shut_down = False
@@ -169,8 +114,8 @@ class RayExecutor(TrialExecutor):
         if self._broken is not None:
             future.set_exception(self._broken)
             return future
-        self._latest = _kind(fn, args)
-        self._queue.append(_Call((fn, args, kwargs), self._latest, future))
+        self._latest = kind_of(fn, args)
+        self._queue.append(QueuedCall((fn, args, kwargs), self._latest, future))
         self._dispatch(more_to_come=True)
         self._set_capacity()
         return future
@@ -257,10 +202,10 @@ class RayExecutor(TrialExecutor):
         while len(self._workers) < wanted:
             self._numbers += 1
             name = f"ray-{self._numbers}"
-            worker = self._workers[name] = _Worker(name, self._actor_class.remote(name, limits))
+            worker = self._workers[name] = Worker(name, self._actor_class.remote(name, limits))
             self._when_done(worker.actor.start.remote(), partial(self._on_started, worker))
 
-    def _on_started(self, worker: _Worker, done: Future[Started]) -> None:
+    def _on_started(self, worker: Worker, done: Future[Started]) -> None:
         if self._workers.get(worker.name) is not worker:
             return
         error = done.exception()
@@ -273,7 +218,7 @@ class RayExecutor(TrialExecutor):
         # Its place is taken by another one at the next look, not at once: the cause may be there still.
         del self._workers[worker.name]
         ray.kill(worker.actor)
-        never = not self._seconds and not self._ready
+        never = not self._pace.known and not self._ready
         self._failed_starts += 1
         hopeless = isinstance(error, ray.exceptions.RuntimeEnvSetupError | ray.exceptions.ActorUnschedulableError)
         if never and (hopeless or self._failed_starts >= _MAX_FAILED_STARTS):
@@ -285,19 +230,12 @@ class RayExecutor(TrialExecutor):
 
     # Batches ---------------------------------------------------------------------------------------------------
 
-    def _batch_size(self, kind: Kind) -> int:
-        seconds = self._seconds.get(kind)
-        return 1 if seconds is None else max(1, min(_MAX_BATCH, int(_BATCH_SECONDS / max(seconds, 1e-9))))
-
-    def _depth(self, kind: Kind) -> int:
-        return 2 if self._seconds.get(kind, math.inf) < _SHORT_SECONDS else 1
-
     def _set_capacity(self) -> None:
         # Before anything is known, workers that are about to start count, so that work is there when they have.
-        workers = self._ready if self._seconds else max(self._ready, min(len(self._workers), self._room.workers))
-        self.capacity = max(1, workers) * self._batch_size(self._latest) * self._depth(self._latest)
+        workers = self._ready if self._pace.known else max(self._ready, min(len(self._workers), self._room.workers))
+        self.capacity = max(1, workers) * self._pace.batch_size(self._latest) * self._pace.depth(self._latest)
 
-    def _place(self, worker: _Worker) -> None:
+    def _place(self, worker: Worker) -> None:
         """Put a worker where the next batch looks for one."""
         self._idle.pop(worker, None)
         self._short.pop(worker, None)
@@ -305,13 +243,13 @@ class RayExecutor(TrialExecutor):
             return
         if not worker.batches:
             self._idle[worker] = None
-        elif len(worker.batches) < self._depth(worker.batches[0][0].kind):
+        elif len(worker.batches) < self._pace.depth(worker.batches[0][0].kind):
             self._short[worker] = None
 
     def _dispatch(self, *, more_to_come: bool = False) -> None:
         while self._queue:
             first = self._queue[0]
-            size = 1 if first.alone else self._batch_size(first.kind)
+            size = 1 if first.alone else self._pace.batch_size(first.kind)
             wanted = size
             if self._idle:
                 worker = next(iter(self._idle))
@@ -319,7 +257,7 @@ class RayExecutor(TrialExecutor):
                     wanted = size if size == 1 else size * len(self._idle)
                 else:
                     wanted = size = min(size, math.ceil(len(self._queue) / len(self._idle)))
-            elif self._short and self._depth(first.kind) > 1:
+            elif self._short and self._pace.depth(first.kind) > 1:
                 worker = next(iter(self._short))
             else:
                 return
@@ -327,18 +265,18 @@ class RayExecutor(TrialExecutor):
                 return
             self._send(worker, self._take(size))
 
-    def _take(self, size: int) -> list[_Call]:
+    def _take(self, size: int) -> list[QueuedCall]:
         calls = [self._queue.popleft()]
         while len(calls) < size and self._queue and self._queue[0].kind == calls[0].kind and not self._queue[0].alone:
             calls.append(self._queue.popleft())
         return calls
 
-    def _take_back(self, calls: list[_Call], *, alone: bool) -> None:
+    def _take_back(self, calls: list[QueuedCall], *, alone: bool) -> None:
         for call in reversed(calls):
             call.alone |= alone
             self._queue.appendleft(call)
 
-    def _send(self, worker: _Worker, calls: list[_Call]) -> None:
+    def _send(self, worker: Worker, calls: list[QueuedCall]) -> None:
         try:
             data = pickle.dumps([call.call for call in calls])
         except Exception as error:  # noqa: BLE001 - what cannot be pickled may raise anything; its future carries it
@@ -353,7 +291,7 @@ class RayExecutor(TrialExecutor):
         self._place(worker)
         self._when_done(worker.actor.run.remote(data), partial(self._on_ended, worker, calls))
 
-    def _on_ended(self, worker: _Worker, calls: list[_Call], done: Future[bytes | Exception]) -> None:
+    def _on_ended(self, worker: Worker, calls: list[QueuedCall], done: Future[bytes | Exception]) -> None:
         if self._workers.get(worker.name) is not worker:
             return  # it was lost, and the calls went elsewhere
         error = done.exception()
@@ -373,20 +311,18 @@ class RayExecutor(TrialExecutor):
             calls[0].future.set_exception(answer)
         self._place(worker)
 
-    def _deliver(self, worker: _Worker, calls: list[_Call], reply: Reply) -> None:
+    def _deliver(self, worker: Worker, calls: list[QueuedCall], reply: Reply) -> None:
         assert worker.started is not None  # only those that have started are given calls
         if reply.worker.pid != worker.started.info.pid:
             worker.started = replace(worker.started, info=reply.worker)
-        kind, seconds = calls[0].kind, reply.seconds / len(calls)
-        mean = self._seconds.get(kind, seconds)
-        self._seconds[kind] = mean + _LATEST_SHARE * (seconds - mean)
+        self._pace.learn(calls[0].kind, reply.seconds / len(calls))
         for call, (value, raised) in zip(calls, reply.outcomes, strict=True):
             if raised:
                 call.future.set_exception(value)
             else:
                 call.future.set_result(value)
 
-    def _lose(self, worker: _Worker, why: str) -> None:
+    def _lose(self, worker: Worker, why: str) -> None:
         """Let go of a worker, dead or not: what it ran is lost, what waited there goes elsewhere."""
         del self._workers[worker.name]
         self._ready -= 1
@@ -401,10 +337,6 @@ class RayExecutor(TrialExecutor):
             else:
                 message = f"worker {worker.name} on {worker.info.host} was lost: {why}"
                 calls[0].future.set_exception(WorkerLostError(message, Ending(worker.info)))
-
-
-def _kind(fn: Callable[..., Any], args: tuple[Any, ...]) -> Kind:
-    return fn, *(argument.fidelity for argument in args if isinstance(argument, Proposal))
 
 
 def _gist(error: BaseException) -> str:
