@@ -12,9 +12,9 @@ quickstart: $(INSTALLED)
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -n 2 --ignore tests/ray
 
-## Searches, tunings and faults on local Ray clusters: each file has a cluster, and a process, of its own (10 minutes).
+## Searches, tunings and faults on local Ray clusters: each file has a cluster, and a process, of its own.
 test-cluster: $(INSTALLED)
-	for file in tests/ray/test_*.py; do $(VENV)/bin/python -m pytest -q $$file || exit 1; done
+	$(VENV)/bin/python -m tests.ray
 
 ## Style, types and import rules.
 lint: $(INSTALLED)

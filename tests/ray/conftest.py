@@ -16,6 +16,9 @@ from nasplat.ray.executor import ray_executor
 QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "health_check_failure_threshold": 3}
 """A node that is gone is known to be within seconds."""
 
+BARE: dict[str, Any] = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+"""A head without the processes that serve people and autoscalers, each of which takes seconds to start."""
+
 Start: TypeAlias = Callable[..., TrialExecutor]
 
 
@@ -30,21 +33,21 @@ def _no_tokens() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """A home folder for what Ray writes into it; its paths must be short, because it makes sockets there."""
-    temporary = tempfile.TemporaryDirectory(prefix="nasplat-ray-", ignore_cleanup_errors=True)
+    temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     with temporary as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", folder)
+        patch.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()  # Ray writes the address of a cluster into it, wherever the cluster's own files are
         patch.delenv("RAY_ADDRESS", raising=False)
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def cluster(home: Path) -> Iterator[Any]:
-    """A head without cores and two nodes with one each."""
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK, "temp_dir": f"{home}/r"}
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
+    """Two nodes with one core each; the first is the head."""
+    head = {**BARE, "num_cpus": 1, "_system_config": QUICK}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
 

@@ -22,6 +22,8 @@ from nasplat.ray import cluster as clusters
 from nasplat.ray.executor import ray_executor
 from nasplat.storage import SqlStore
 from nasplat.testing import calls
+from tests.ray.conftest import BARE
+from tests.ray.helpers import is_alive
 
 # Ray leaves files open, and does not wait for the processes that it has ended.
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -48,7 +50,7 @@ def client_port() -> int:
 @pytest.fixture(scope="module")
 def cluster(home: Path, client_port: int) -> Iterator[Any]:
     """A node that also serves clients from outside."""
-    arguments = {"num_cpus": 2, "temp_dir": f"{home}/r", "ray_client_server_port": client_port}
+    arguments = {**BARE, "num_cpus": 2, "ray_client_server_port": client_port}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     yield cluster
     cluster.shutdown()
@@ -70,7 +72,9 @@ def test_workers_need_no_installation(cluster: Any, tmp_path: Path, monkeypatch:
     """The package travels to them, the folders that are linked into it too."""
     monkeypatch.chdir(tmp_path)  # workers look for modules in the driver's folder first
     package = str(Path(nasplat.__file__).parent)
-    execution = Execution(executor="ray", address=cluster.address, runtime_env={"py_modules": [package]})
+    # What npm installs beside the sources of the pages is large, and of no use to workers.
+    environment = {"py_modules": [package], "excludes": ["node_modules"]}
+    execution = Execution(executor="ray", address=cluster.address, runtime_env=environment)
     with ray_executor(execution) as executor:
         future = executor.submit(inspect.getfile, SqlStore)
         assert executor.wait() == [future]
@@ -127,10 +131,10 @@ def test_ray_is_started_here_and_ended(home: Path) -> None:
     with ray_executor(Execution(executor="ray", address="local", workers=1)) as executor:
         future = executor.submit(os.getppid)
         assert executor.wait() == [future]
-        actor = Path(f"/proc/{future.result()}")
-        assert actor.exists()
+        actor = future.result()
+        assert is_alive(actor)
     assert not ray.is_initialized()
-    while actor.exists():
+    while is_alive(actor):
         time.sleep(0.05)
 
 

@@ -28,6 +28,12 @@ pytestmark = pytest.mark.xdist_group("ray")
 SetUp: TypeAlias = Callable[..., Bench]
 
 
+@pytest.fixture(autouse=True)
+def _fewer_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train starts seven for two that train; this one looks whether a cloud takes nodes away."""
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
 @pytest.fixture
 def bench(cluster: Any) -> Iterator[SetUp]:
     """Sets up benches on the cluster, and lets go of it after the test."""

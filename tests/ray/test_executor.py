@@ -17,7 +17,7 @@ from nasplat.measurement import Measurement
 from nasplat.ray.executor import ray_executor
 from nasplat.testing import ExecutorSuite, calls
 from tests.ray.conftest import Start
-from tests.ray.helpers import give_or_die
+from tests.ray.helpers import give_or_die, is_alive, parent
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -34,16 +34,6 @@ class TestContract(ExecutorSuite):
     def make(cls, execution: Execution) -> TrialExecutor:
         # Small enough that the executor of most tests leaves room for another one.
         return ray_executor(dataclasses.replace(execution, executor="ray", address=cls.address, cpus_per_worker=0.25))
-
-
-def parent(pid: int) -> int:
-    """The process that has started another one."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def all_ended(executor: TrialExecutor, count: int) -> list[Future[Measurement]]:
@@ -153,8 +143,12 @@ def test_what_cannot_be_pickled_fails_alone(start: Start) -> None:
     assert good.result() == calls.give(1.0)
 
 
-def test_workers_are_given_their_environment(start: Start) -> None:
+def test_workers_are_given_their_environment_and_their_actors_do_without_torch(start: Start) -> None:
     executor = start(workers=1, runtime_env={"env_vars": {"NASPLAT_TEST": "as asked"}})
     future = executor.submit(os.getenv, "NASPLAT_TEST")
     assert executor.wait() == [future]
     assert future.result() == "as asked"
+    (worker,) = executor.workers()
+    child, actor = (Path(f"/proc/{pid}/maps").read_text() for pid in (worker.info.pid, parent(worker.info.pid)))
+    assert "libtorch" in child
+    assert "libtorch" not in actor

@@ -1,7 +1,6 @@
 """Searches on a cluster survive what happens on clusters: complete, nothing lost, nothing counted twice."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,38 +72,38 @@ def test_a_driver_killed_and_its_study_resumed(site: Site) -> None:
 
 def test_a_database_that_goes_away_for_a_while(cluster: Any, server: PostgresServer, tmp_path: Path) -> None:
     with server.database() as url:
-        after = faults.database_stopped(Site(cluster.address, url, tmp_path), server)
+        after = faults.database_stopped(Site(cluster.address, url, tmp_path), server, seconds=6.0, trials=8)
         assert_complete(after)
         assert all(t.state is TrialState.COMPLETED for t in after.trials)
         assert after.repeated == 0
 
 
-@pytest.mark.parametrize(
-    ("fault", "limits", "reason", "message"),
-    [
-        ("hangs", {"time_limit": 10.0}, FailureReason.TIMED_OUT, "stopped at the time limit of 10 seconds"),
-        ("eats", {"memory_limit": 2**30}, FailureReason.OUT_OF_MEMORY, "memory"),
-        ("raises", {}, FailureReason.ERROR, "this architecture raises"),
-    ],
-)
-def test_a_trial_that_goes_wrong(
-    site: Site, fault: str, limits: dict[str, Any], reason: FailureReason, message: str
-) -> None:
-    after = faults.trial_fault(site, fault, fault, **limits)
+def test_trials_that_hang(site: Site) -> None:
+    after = faults.trial_fault(site, "hangs", "hangs", time_limit=10.0)
     assert_complete(after)
+    assert_failed(after, {number: (FailureReason.TIMED_OUT, "stopped at the time limit of 10 s") for number in (1, 5)})
+
+
+def test_trials_that_eat_memory_raise_and_print_a_gigabyte(site: Site) -> None:
+    config = site.config(["none", "eats", "raises", "prints"], 8)
+    after = site.run("eat, raise and print", config, memory_limit=2**30)
+    assert_complete(after)
+    eaten = {number: (FailureReason.OUT_OF_MEMORY, "memory") for number in (1, 5)}
+    assert_failed(after, eaten | {number: (FailureReason.ERROR, "this architecture raises") for number in (2, 6)})
+    for number in (3, 7):
+        log = after.attempts[number, 1]["log"]
+        assert "that was a gigabyte" in log
+        assert len(log) < 100_000
+
+
+def assert_failed(after: Aftermath, expected: Mapping[int, tuple[FailureReason, str]]) -> None:
+    """These trials and no others, each with a reason and a message that has these words."""
     failed = {t.number: t.failure for t in after.trials if t.failure is not None}
-    assert sorted(failed) == [1, 5]
+    assert failed.keys() == expected.keys()
+    assert all(t.state is TrialState.COMPLETED for t in after.trials if t.failure is None)
     for number, failure in failed.items():
+        reason, words = expected[number]
         assert failure is not None
         assert failure.reason is reason
-        assert re.search(message, failure.message)
+        assert words in failure.message
         assert after.attempts[number, 1]["ended"] == str(reason)
-
-
-def test_a_trial_that_prints_a_gigabyte(site: Site) -> None:
-    after = faults.trial_fault(site, "prints", "prints a gigabyte")
-    assert_complete(after)
-    assert all(t.state is TrialState.COMPLETED for t in after.trials)
-    log = after.attempts[1, 1]["log"]
-    assert "that was a gigabyte" in log
-    assert len(log) < 100_000
