@@ -1,11 +1,15 @@
 """Choices: the typed decisions that a search space declares, some conditional on others."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from nasplat.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 Value: TypeAlias = int | float | str
 """What one choice can be set to."""
@@ -56,3 +60,51 @@ class Choice:
     def is_active(self, values: Mapping[str, Value]) -> bool:
         """Whether the choice is to be made, given the values of all earlier active choices."""
         return self.when is None or values.get(self.when.parent) in self.when.values
+
+    def encoded(self, value: Value | None) -> list[float]:
+        """A value as numbers for predictors; None, where the choice is inactive, is zeros.
+
+        An ordered choice is ``(active, position in [0, 1])``, another one one-hot.
+        """
+        position = None if value is None else self.options.index(value)
+        if self.ordered:
+            return [0.0, 0.0] if position is None else [1.0, position / max(len(self.options) - 1, 1)]
+        return [float(i == position) for i in range(len(self.options))]
+
+    def suggested(self, trial: "BaseTrial") -> Value:
+        """The option that an Optuna trial suggests.
+
+        Whole numbers at equal distances in a meaningful order are suggested as numbers, everything else as a category.
+        """
+        numbers = [o for o in self.options if type(o) is int]
+        steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
+        if self.ordered and len(numbers) == len(self.options) and len(steps) == 1 and (step := steps.pop()) > 0:
+            return int(trial.suggest_int(self.name, numbers[0], numbers[-1], step=step))
+        value: Any = trial.suggest_categorical(self.name, self.options)
+        return value  # type: ignore[no-any-return]
+
+
+def check_choices(choices: Sequence[Choice], of: str) -> None:
+    """Refuse choices that are declared inconsistently.
+
+    Args:
+        choices: In order.
+        of: What declares them, for the message.
+
+    Raises:
+        InvalidInputError: If there is none, two have the same name, or a condition refers to no earlier choice.
+    """
+    if not choices:
+        raise InvalidInputError(f"{of} declares no choice; it needs one or more")
+    if len({choice.name for choice in choices}) != len(choices):
+        raise InvalidInputError(f"{of} declares a choice twice")
+    seen: dict[str, Choice] = {}
+    for choice in choices:
+        when = choice.when
+        if when is not None and (
+            when.parent not in seen or not when.values or not set(when.values) <= set(seen[when.parent].options)
+        ):
+            raise InvalidInputError(
+                f"{of}: the condition of {choice.name!r} must name an earlier choice and its options"
+            )
+        seen[choice.name] = choice

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nasplat.architecture import SUPERNET, Architecture
-from nasplat.choices import Choice, Value
+from nasplat.choices import Choice, Value, check_choices
 from nasplat.errors import InvalidArchitectureError, InvalidInputError, unknown_name
+from nasplat.numbering import Numbering
 from nasplat.supernet import Subject
 from nasplat.task import Task
 
@@ -71,20 +71,7 @@ class SearchSpace(ABC):
         self.choices = tuple(choices)
         self.variant = variant
         self._by_name = {c.name: c for c in self.choices}
-        if not self.choices:
-            raise InvalidInputError(f"space {self.name!r} declares no choice; it needs one or more")
-        if len(self._by_name) != len(self.choices):
-            raise InvalidInputError(f"space {self.name!r} declares a choice twice")
-        seen: dict[str, Choice] = {}
-        for choice in self.choices:
-            when = choice.when
-            if when is not None and (
-                when.parent not in seen or not when.values or not set(when.values) <= set(seen[when.parent].options)
-            ):
-                raise InvalidInputError(
-                    f"space {self.name!r}: the condition of {choice.name!r} must name an earlier choice and its options"
-                )
-            seen[choice.name] = choice
+        check_choices(self.choices, f"space {self.name!r}")
         self._accepts: Callable[[Architecture], bool] | None = None
 
     # What a space may override -------------------------------------------------------------------------------
@@ -324,15 +311,9 @@ class SearchSpace(ABC):
         An ordered choice is ``(active, position in [0, 1])``, another one one-hot; inactive choices are zeros.
         """
         _check_single(architecture)
-        out: list[float] = []
-        for choice in self.choices:
-            position = choice.options.index(architecture[choice.name]) if choice.name in architecture.chosen else None
-            if choice.ordered:
-                scale = max(len(choice.options) - 1, 1)
-                out += [0.0, 0.0] if position is None else [1.0, position / scale]
-            else:
-                out += [float(i == position) for i in range(len(choice.options))]
-        return np.array(out, dtype=np.float32)
+        chosen = architecture.chosen
+        numbers = [number for choice in self.choices for number in choice.encoded(chosen.get(choice.name))]
+        return np.array(numbers, dtype=np.float32)
 
     # Doors to other tuners ------------------------------------------------------------------------------------
 
@@ -347,7 +328,7 @@ class SearchSpace(ABC):
         Raises:
             optuna.TrialPruned: If the space is ``restricted`` and does not accept what was suggested.
         """
-        architecture = self._complete({}, lambda choice: _suggested(trial, choice))
+        architecture = self._complete({}, lambda choice: choice.suggested(trial))
         if not self.accepts(architecture):
             import optuna
 
@@ -379,36 +360,16 @@ class SearchSpace(ABC):
                 active[choice.name] = config[choice.name]
         return self.architecture(active)
 
-    # Conditions name one parent each, so the choices form a forest and counting is a product over it.
+    # Numbers --------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _children(self) -> dict[str | None, list[Choice]]:
-        children: dict[str | None, list[Choice]] = {}
-        for choice in self.choices:
-            children.setdefault(choice.when.parent if choice.when else None, []).append(choice)
-        return children
+    def _numbering(self) -> Numbering:
+        return Numbering(self.choices)
 
-    @cached_property
-    def _counts(self) -> dict[tuple[str, Value], int]:
-        """Number of ways to make the choices below ``(choice, value)``."""
-        counts: dict[tuple[str, Value], int] = {}
-        for choice in reversed(self.choices):
-            for option in choice.options:
-                ways = 1
-                for child in self._children.get(choice.name, []):
-                    assert child.when is not None  # children are found by their condition
-                    if option in child.when.values:
-                        ways *= sum(counts[child.name, o] for o in child.options)
-                counts[choice.name, option] = ways
-        return counts
-
-    @cached_property
+    @property
     def size(self) -> int:
         """Number of architectures, isomorphic ones counted apart."""
-        size = 1
-        for choice in self._children.get(None, []):
-            size *= sum(self._counts[choice.name, o] for o in choice.options)
-        return size
+        return self._numbering.size
 
     def at(self, index: int) -> Architecture:
         """The architecture at a position in ``[0, size)``.
@@ -418,52 +379,14 @@ class SearchSpace(ABC):
         """
         if not 0 <= index < self.size:
             raise InvalidArchitectureError(f"{self.name} has indices 0 to {self.size - 1}, got {index}")
-        values: dict[str, Value] = {}
-        self._unrank(self._children.get(None, []), index, values)
-        return self.architecture(values)
-
-    def _unrank(self, choices: Sequence[Choice], index: int, values: dict[str, Value]) -> None:
-        for choice in choices:
-            index, rest = divmod(index, sum(self._counts[choice.name, o] for o in choice.options))
-            for option in choice.options:
-                ways = self._counts[choice.name, option]
-                if rest < ways:
-                    break
-                rest -= ways
-            values[choice.name] = option
-            below = [c for c in self._children.get(choice.name, []) if c.when and option in c.when.values]
-            self._unrank(below, rest, values)
+        return self.architecture(self._numbering.values(index))
 
     def index(self, architecture: Architecture) -> int:
         """The position of an architecture; ``at`` is the inverse."""
-        return self._rank(self._children.get(None, []), architecture.chosen)
-
-    def _rank(self, choices: Sequence[Choice], values: Mapping[str, Value]) -> int:
-        index, weight = 0, 1
-        for choice in choices:
-            rank = 0
-            for option in choice.options:
-                if option == values[choice.name]:
-                    below = [c for c in self._children.get(choice.name, []) if c.when and option in c.when.values]
-                    rank += self._rank(below, values)
-                    break
-                rank += self._counts[choice.name, option]
-            index += weight * rank
-            weight *= sum(self._counts[choice.name, o] for o in choice.options)
-        return index
+        return self._numbering.index(architecture.chosen)
 
 
 def _check_single(*architectures: Architecture) -> None:
     for architecture in architectures:
         if architecture.is_supernet:
             raise InvalidInputError(f"{architecture} stands for all architectures of {architecture.space}, not for one")
-
-
-def _suggested(trial: "BaseTrial", choice: Choice) -> Value:
-    """The option of a choice that an Optuna trial suggests."""
-    numbers = [o for o in choice.options if type(o) is int]
-    steps = {later - earlier for earlier, later in itertools.pairwise(numbers)}
-    if choice.ordered and len(numbers) == len(choice.options) and len(steps) == 1 and (step := steps.pop()) > 0:
-        return int(trial.suggest_int(choice.name, numbers[0], numbers[-1], step=step))
-    value: Any = trial.suggest_categorical(choice.name, choice.options)
-    return value  # type: ignore[no-any-return]
