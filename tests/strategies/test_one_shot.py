@@ -222,3 +222,16 @@ def test_wrong_numbers_are_refused() -> None:
         Dash(context_of(CELLS), honesty=5, sampled=4)
     with pytest.raises(InvalidInputError, match="search_epochs must be 1 or more"):
         Dash(context_of(CELLS), search_epochs=0)
+
+
+def test_settings_that_are_fixed_are_no_options() -> None:
+    with pytest.raises(InvalidInputError, match=r"unknown option of strategy 'dash' 'drop_at'"):
+        registry.create("strategy", "dash", context_of(CELLS), options={"drop_at": 0.5})
+    with pytest.raises(TypeError, match="drop_at"):
+        Dash(context_of(CELLS), drop_at=0.5)
+
+
+def test_settings_of_the_method_reach_it() -> None:
+    subject = Dash(context_of(CELLS), levels=2, gumbel=False, sampled=7).ask(0, proposal_rng(0, 0))
+    assert subject is not None
+    assert all(part in str(subject.architecture) for part in ("levels=2", "gumbel=no", "sampled=7", "drop_at=0.6"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from nasplat.errors import NonFiniteError
 from nasplat.training.checkpoint import Checkpoint
 
 STATE: dict[str, Any] = {"epoch": 3, "weights": torch.arange(5.0), "records": {1: {"loss": 0.5}}}
@@ -100,3 +101,34 @@ def test_when_it_is_due(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "ab12", 0.2)
     time.sleep(0.21)
     assert checkpoint.due()
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    checkpoint = Checkpoint(None, "ab12", 0)
+    checkpoint.save(STATE)
+    assert not checkpoint.due()
+    assert checkpoint.load() is None
+    checkpoint.remove()
+
+
+def test_a_training_goes_on_with_a_state_that_fits_and_else_begins_anew(tmp_path: Path) -> None:
+    def fill(training: list[int], state: dict[str, Any]) -> None:
+        training.append(state["epoch"])
+        training.append(state["seconds"])
+
+    checkpoint = Checkpoint(tmp_path, "ab12", 0)
+    assert checkpoint.gone_on_with(list, fill) == []
+    checkpoint.save({"epoch": 3, "seconds": 7})
+    assert checkpoint.gone_on_with(list, fill) == [3, 7]
+    checkpoint.save({"epoch": 3})
+    assert checkpoint.gone_on_with(list, fill) == []
+
+
+def test_only_a_training_that_diverged_loses_its_state(tmp_path: Path) -> None:
+    file = saved(tmp_path)
+    with pytest.raises(ConnectionError), Checkpoint(tmp_path, "ab12", 0).unless_diverged():
+        raise ConnectionError
+    assert file.exists()
+    with pytest.raises(NonFiniteError), Checkpoint(tmp_path, "ab12", 0).unless_diverged():
+        raise NonFiniteError
+    assert not file.exists()
