@@ -2,6 +2,7 @@
 
 import copy
 import json
+import runpy
 import secrets
 import shutil
 import subprocess
@@ -115,7 +116,10 @@ def export_bundle(
         _write_tensors(place / "check.safetensors", {"input": example, "output": output})
         check_bundle(place)
         if onnx:
-            write_onnx(network, example, place / "model.onnx", normalization, resolution, buckets=kind.buckets)
+            # The written network has what the original draws anew as tables, which ONNX needs. Hashed words are summed
+            # in bags there, which ONNX has not.
+            whole = network if kind.buckets else runpy.run_path(str(place / "model.py"))["load"]()
+            write_onnx(whole, example, place / "model.onnx", normalization, resolution, buckets=kind.buckets)
     return folder
 
 

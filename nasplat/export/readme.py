@@ -71,14 +71,14 @@ class _Outputs:
 
 _INPUTS: Mapping[str, _Inputs] = {
     "numbers": _Inputs(
-        "inputs of shape {shape} ({dtype}), as they are in the data,",
+        "inputs of shape {shape} ({dtype}), as {given},",
         "x.npy",
         "x",
         "# x is a tensor (B, {inside})",
         onnx=_FLOAT,
     ),
     "images": _Inputs(
-        "images of shape {shape} ({dtype}), as they are in the data,",
+        "images of shape {shape} ({dtype}), as {given},",
         "image.png x.npy",
         "images",
         "# images is a tensor (B, {inside})",
@@ -122,7 +122,7 @@ _INPUTS: Mapping[str, _Inputs] = {
 _OUTPUTS: Mapping[str, _Outputs] = {
     "classes": _Outputs("the logits of {outputs} classes", "classify", "classify"),
     "maps": _Outputs("logits of shape {all}, the classes first", "write the classes beside each file", "classify"),
-    "amounts": _Outputs("numbers of shape {all} on the scale of the data", "print or write the outputs"),
+    "amounts": _Outputs("numbers of shape {all} on the scale of the targets", "print or write the outputs"),
     "tags": _Outputs("the logits of {outputs} tags for each word", "tag words", "tag"),
     "following": _Outputs("the logits of the byte after each of them", "go on with a text", "following"),
 }
@@ -150,6 +150,7 @@ def page(card: Mapping[str, Any], shape: Sequence[int], kind: Kind, files: Seque
         "tensor": tensor.rpartition(".")[2],
         "inside": ", ".join(map(str, card["input"]["shape"])),
         "text": kind.text,
+        "given": "they are in the data" if card["normalization"]["mean"] else "the task gives them",
     }
     answers = [f"answers = {made.function}({given.name})"] if made.function else []
     used = [given.example, f"outputs = predict({given.name})", *answers, *given.python]
