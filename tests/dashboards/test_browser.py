@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -115,7 +115,9 @@ def visit(browser: Browser, client: httpx.Client) -> Iterator[Visit]:
     yield from visitor(browser, client)
 
 
-def visitor(browser: Browser, client: httpx.Client, width: int = 1280, height: int = 800) -> Iterator[Visit]:
+def visitor(
+    browser: Browser, client: httpx.Client, width: int = 1280, height: int = 800
+) -> Generator[Visit, None, None]:
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
     yield Visit(context.new_page(), str(client.base_url).rstrip("/"))
     context.close()
@@ -213,6 +215,15 @@ def test_a_search_is_seen_without_reloading(browser: Browser, filled: Filled, tm
             page.wait_for_selector("tbody .badge.completed")
             visit.check()
     searching.join()
+
+
+def test_a_server_that_is_gone_is_missed(browser: Browser, filled: Filled) -> None:
+    with served(filled.url, Settings()) as client:
+        visitors = visitor(browser, client)
+        page = next(visitors).open("/study?study=evolution-0", "[data-points]")
+        assert page.locator("main > .problem").count() == 0
+    page.wait_for_selector("main > .problem:has-text('may be old')", timeout=60_000)
+    visitors.close()
 
 
 def test_filters_survive_a_reload(visit: Visit) -> None:

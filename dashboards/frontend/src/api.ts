@@ -141,7 +141,9 @@ export function useLive<T>(study: string | null): T | null {
       if (document.hidden) return;
       source = new EventSource(address("/api/live", { study }));
       source.onmessage = (event: MessageEvent<string>) => setState(JSON.parse(event.data) as T);
+      source.onopen = () => tellReached(true);
       source.onerror = () => {
+        tellReached(false);
         if (source?.readyState === EventSource.CLOSED) again = window.setTimeout(open, 5000);
       };
     };
@@ -153,6 +155,33 @@ export function useLive<T>(study: string | null): T | null {
     };
   }, [study]);
   return state;
+}
+
+const REACHED = "nasplat-reached";
+
+function tellReached(reached: boolean): void {
+  window.dispatchEvent(new CustomEvent<boolean>(REACHED, { detail: reached }));
+}
+
+/** Whether the stream of news has been broken off, for longer than it takes to open it again. */
+export function useLost(): boolean {
+  const [lost, setLost] = useState(false);
+  useEffect(() => {
+    let late = 0;
+    const told = (event: Event) => {
+      if ((event as CustomEvent<boolean>).detail) {
+        clearTimeout(late);
+        late = 0;
+        setLost(false);
+      } else late ||= window.setTimeout(() => setLost(true), 3000); // each attempt to come back fails anew
+    };
+    window.addEventListener(REACHED, told);
+    return () => {
+      clearTimeout(late);
+      window.removeEventListener(REACHED, told);
+    };
+  }, []);
+  return lost;
 }
 
 /** A value that follows another one at most every so many milliseconds. */

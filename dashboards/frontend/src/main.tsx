@@ -1,7 +1,7 @@
 import { render } from "preact";
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { isReport } from "./api";
+import { isReport, useLost } from "./api";
 import { Architecture } from "./pages/architecture";
 import { AuditPage } from "./pages/audit";
 import { Choices, LineagePage } from "./pages/choices";
@@ -50,6 +50,7 @@ function App(): JSX.Element {
   const route = useRoute();
   const Page = PAGES[route.path] ?? Missing;
   const study = route.query.get("study");
+  const lost = useLost();
   useEffect(() => {
     document.title = study ? `${study} · nasplat` : "nasplat";
   }, [study]);
@@ -78,6 +79,11 @@ function App(): JSX.Element {
         <ThemeButton />
       </header>
       <main id="main" tabIndex={-1}>
+        {lost && (
+          <p class="problem" role="status">
+            The server does not answer, so what stands here may be old. Is nasplat dashboard still running?
+          </p>
+        )}
         {isReport ? <Report /> : <Page key={`${route.path}?${study ?? ""}`} route={route} />}
       </main>
     </>

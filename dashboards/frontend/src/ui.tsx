@@ -24,7 +24,7 @@ export function Stat(props: { label: string; value: ComponentChildren; note?: Co
   return (
     <div class="stat">
       <dt>{props.label}</dt>
-      <dd class={typeof props.value === "string" && props.value.length > 16 ? "text" : ""}>
+      <dd class={typeof props.value === "string" && props.value.length > 12 ? "text" : ""}>
         {props.value}
         {props.note && <small>{props.note}</small>}
       </dd>

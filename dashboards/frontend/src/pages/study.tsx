@@ -152,7 +152,7 @@ function Running({ study, version }: { study: string; version: number }): JSX.El
           <>
             {driver && (
               <p class="note">
-                {driver.alive ? "Driven" : "Was driven"} by process {number(driver.pid)} on {driver.host}
+                {driver.alive ? "Driven" : "Was driven"} by process {driver.pid} on {driver.host}
                 {driver.executor && `, executor ${driver.executor}`}
                 {driver.alive ? "" : `, silent for ${duration(driver.silent_seconds)}`}.
               </p>
