@@ -62,6 +62,7 @@ def test_the_pages_work(urls: tuple[str, str]) -> None:
 
 def test_a_search_is_followed(urls: tuple[str, str], filled: Filled) -> None:
     with served(urls[1], Settings()) as client, SqlStore(urls[0]) as store:
+        client.get("/api/curve", params={"study": "s"}).raise_for_status()  # has the trials read
         before = client.get("/api/study", params={"study": "s"}).json()["summary"]
         Study(small_config("s", filled.table, trials=20), store, execution=Execution(threads=1)).run()
         after = client.get("/api/study", params={"study": "s"}).json()["summary"]
