@@ -87,8 +87,8 @@ def export_bundle(
         require_onnx()
     # Training may have laid the weights out otherwise than they are read back.
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    kind, example = kind_of(network, example, task)
     network = on_the_scale_of_the_data(network, task)
+    kind, example = kind_of(network, example, task)
     inputs = prepared(example, normalization, resolution)
     output = _output(network, inputs, task)
     source = generate(network, inputs)
@@ -104,14 +104,16 @@ def export_bundle(
         "normalization": {"mean": list(normalization.mean), "std": list(normalization.std)},
         "classes": names,
     }
+    texts = {
+        "model.py": assembled(docstring(full, kind), source.text, kind.parts),
+        "card.json": json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "requirements.txt": _requirements(full),
+        "README.md": page(full, output.shape[1:], kind, [*kind.files, *(["model.onnx"] if onnx else [])]),
+        **kind.files,
+    }
     with _appearing(folder) as place:
-        _write_text(place / "model.py", assembled(docstring(full, kind), source.text, kind.parts))
-        _write_text(place / "card.json", json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        _write_text(place / "requirements.txt", _requirements(full))
-        others = [*kind.files, *(["model.onnx"] if onnx else [])]
-        _write_text(place / "README.md", page(full, output.shape[1:], kind, others))
-        for name, text in kind.files.items():
-            _write_text(place / name, text)
+        for name, text in texts.items():
+            (place / name).write_text(text, encoding="utf-8")
         _write_tensors(place / "weights.safetensors", source.weights)
         _write_tensors(place / "check.safetensors", {"input": example, "output": output})
         check_bundle(place)
@@ -228,10 +230,6 @@ def _requirements(card: Mapping[str, Any]) -> str:
     version = ".".join(torch.__version__.split("+")[0].split(".")[:2])
     pixels = "pillow>=10.3  # for image files only\n" if card["input"]["dtype"] == "uint8" else ""
     return f"torch>={version}\nsafetensors>=0.4.3\nnumpy>=1.26\n{pixels}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

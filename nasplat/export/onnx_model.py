@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,14 @@ def write_onnx(
         dynamic["buckets"] = {0: torch.export.Dim("words", min=2)}
     whole = _Whole(network, normalization, resolution, buckets).eval()
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    _write(whole, given, path, dynamic, apart=size > _LARGEST_FILE_BYTES)
+    first = next(iter(given))
+    _compare(whole, path, {**given, first: torch.cat([given[first], given[first][:1]])})
+
+
+def _write(
+    whole: nn.Module, given: Mapping[str, Tensor], path: Path, dynamic: Mapping[str, dict[int, Any]], *, apart: bool
+) -> None:
     with _quiet():
         try:
             torch.onnx.export(
@@ -86,14 +94,12 @@ def write_onnx(
                 dynamic_shapes=tuple(dynamic.values()),
                 input_names=list(given),
                 output_names=["logits"],
-                external_data=size > _LARGEST_FILE_BYTES,
+                external_data=apart,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise OnnxError(f"the network cannot be written as ONNX ({reason}); export it without ONNX") from error
-    first = next(iter(given))
-    _compare(whole, path, {**given, first: torch.cat([given[first], given[first][:1]])})
 
 
 def _name(example: Tensor) -> str:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from nasplat.choices import Value
 from nasplat.errors import InvalidInputError
 from nasplat.export.bundle import export_bundle
-from nasplat.export.kinds import reading
+from nasplat.export.kinds import kind_of, reading
+from nasplat.export.prepare import on_the_scale_of_the_data
 from nasplat.scaling import Standardization
 from nasplat.search_spaces.blocks import minhash
 from nasplat.search_spaces.blocks.inputs.tokens import HashProjection
@@ -349,6 +350,28 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(InvalidInputError, match=expected):
         export_bundle(network, given, tmp_path / "b", card={}, normalization=_AS_IT_IS, task=sentences)
     assert not (tmp_path / "b").exists()
+
+
+def test_hashed_words_are_found_in_a_decoded_network() -> None:
+    words = ["", "", "a", "bc"]
+    ids = np.array([[2, 3], [3, 0], [2, 2]])
+    task = Task(
+        "numbers of texts",
+        input_shape=(2,),
+        output_shape=(2,),
+        target_shape=(2,),
+        real=True,
+        vocabulary=4,
+        words=words,
+        padding=0,
+        standardization=Standardization(),
+        search=(ids, 100.0 + ids),
+    )
+    network = on_the_scale_of_the_data(nn.Sequential(HashProjection(words, 4, padding=0)), task)
+    kind, example = kind_of(network, torch.from_numpy(ids), task)
+    assert (kind.inputs, kind.outputs, kind.buckets) == ("hashes", "amounts", "network.0.buckets")
+    assert example.tolist() == [[1, 2], [2, 0], [1, 1]]
+    assert network.get_buffer("network.0.buckets").shape == (3, 64)
 
 
 def test_reading_words_in_two_places_is_refused(sentences: Task, tmp_path: Path) -> None:
