@@ -29,9 +29,10 @@ SetUp: TypeAlias = Callable[..., Bench]
 
 
 @pytest.fixture(autouse=True)
-def _fewer_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Train starts seven for two that train; this one looks whether a cloud takes nodes away."""
+def _quick_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train without one of its processes, which looks whether a cloud takes nodes away, and with short naps."""
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 @pytest.fixture
