@@ -271,7 +271,7 @@ def export(
         Path(folder),
         card=card_of(config, kept, task),
         normalization=normalization,
-        classes=task.classes or None,
+        task=task,
         resolution=config.resolution,
         onnx=onnx,
     )

@@ -191,7 +191,7 @@ class LocalResampling(Resampling):
             query, groups, seen = _grouped(query + before, self.factor), _grouped(x, 1), None
         query = query + self.attention.cross(self.norms[0](query), groups, seen)
         query = query + self.mlp(self.norms[1](query))
-        return torch.unflatten(query.flatten(0, 1), 0, (len(x), -1))
+        return torch.unflatten(query.flatten(0, 1), 0, (x.shape[0], -1))
 
 
 def _grouped(x: Tensor, size: int) -> Tensor:
