@@ -7,6 +7,7 @@ and when trials run in parallel, a child is made from whatever population there 
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -67,16 +68,25 @@ class RegularizedEvolution(Strategy):
         context: Space, objective and fidelity.
         population: Architectures that live at a time (the paper's P).
         sample: Architectures that compete to be the parent (the paper's S).
+        known: What the first population begins with, such as names of published references; the rest is random.
+
+    Raises:
+        InvalidArchitectureError: If one of them is not in the space.
     """
 
-    def __init__(self, context: SearchContext, *, population: int = 10, sample: int = 3) -> None:
+    def __init__(
+        self, context: SearchContext, *, population: int = 10, sample: int = 3, known: Sequence[str] = ()
+    ) -> None:
         self._context = context
         self._population = population
+        self._known = [context.space.parse(text) for text in known]
         self._alive = Aging(population, sample)
 
     def ask(self, number: int, rng: np.random.Generator) -> Proposal:
-        """A random architecture for the first population, then a mutant of a tournament's winner."""
+        """What was given and random architectures for the first population, then a mutant of a tournament's winner."""
         space, fidelity = self._context.space, self._context.fidelity
+        if number < len(self._known):
+            return Proposal(self._known[number], fidelity, why="known")
         if number < self._population or not self._alive:
             return Proposal(space.sample(rng), fidelity)
         parent = self._alive.winner(rng)

@@ -246,6 +246,16 @@ class TestLocalSearch:
         assert best in {t.proposal.architecture for t in trials}
 
 
+def test_evolution_begins_with_what_is_known() -> None:
+    known = [sampled(number).text for number in (7, 9)]
+    strategy = RegularizedEvolution(context_of(SPACE), population=4, sample=4, known=known)
+    trials = talk(strategy, 12)
+    assert [trial.proposal.architecture.text for trial in trials[:2]] == known
+    assert [trial.proposal.why for trial in trials[:5]] == ["known", "known", "sampled", "sampled", "mutated"]
+    with pytest.raises(InvalidArchitectureError):
+        RegularizedEvolution(context_of(SPACE), known=["nothing like it"])
+
+
 def additive(architecture: Architecture) -> float:
     """Each edge contributes on its own; the best cell is convolutions everywhere."""
     worth = dict(zip(OPERATIONS, (0.0, 0.3, 0.5, 1.0, 0.2), strict=True))
