@@ -13,7 +13,8 @@ best. A third of a search's trainings goes to its finalists, the best networks o
 because the best of many single trainings is partly luck; a search has found the finalist with the best mean. CPU
 seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that goes on with an
 earlier one. What was found, and all stand-ins, are trained anew with fresh seeds and measured on the test part, which
-nothing was selected by. Every search is run with several seeds of its own.
+nothing was selected by. Every search is run with several seeds of its own; evolution also from a first population that
+begins with the stand-ins.
 
 Everything is kept in the folder ``--out``: a run that was killed goes on where it was, a finished one only prints and
 draws. The picture is written to ``docs/images/mixer-search.png``.
@@ -64,9 +65,11 @@ SCORED, FEWER_TRAININGS = 60, 4
 """Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
 FINALISTS, FINALIST_SEEDS = 4, 5
 """How many networks of a search are trained with further seeds, and with how many."""
-STRATEGIES = ("regularized-evolution", "naswot")
+FROM_REFERENCES = "evolution from references"
+FIRST_SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1, FROM_REFERENCES: 100}
+"""Of each kind of search. From the same seed two would draw the same networks, and one get trainings of the other."""
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "mixer-search.png"
-COLOURS = {"regularized-evolution": "#2563ab", "naswot": "#3a9a6b"}
+COLOURS = {"regularized-evolution": "#2563ab", "naswot": "#3a9a6b", FROM_REFERENCES: "#8a4fb0"}
 REFERENCE = "#d9622b"
 
 
@@ -147,14 +150,14 @@ class Search:
     """A finished search.
 
     Attributes:
-        strategy: Its name.
-        seed: Which one of its searches.
+        kind: Of search.
+        seed: Which one of its kind.
         once: What it has trained once.
         found: The finalist with the best mean over further seeds.
         seconds: CPU seconds that this run has spent on it.
     """
 
-    strategy: str
+    kind: str
     seed: int
     once: list[Point]
     found: Point
@@ -163,28 +166,26 @@ class Search:
     @property
     def name(self) -> str:
         """Of its study."""
-        return f"{self.strategy}-{self.seed}"
+        return f"{self.kind}-{self.seed}"
 
 
-def search(bench: Bench, strategy: str, seed: int, trainings: int) -> Search:
+def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[str]) -> Search:
     """Train networks once, then the best of them with further seeds."""
     start = time.process_time()
-    name, left = f"{strategy}-{seed}", trainings - FINALISTS * FINALIST_SEEDS
-    # From the same seed both searches would draw the same networks, and one get trainings of the other.
-    own_seed = 2 * seed + STRATEGIES.index(strategy)
-    once = points(bench.search(name, strategy, options_of(strategy, left), left, own_seed), "val_accuracy")
+    name, left = f"{kind}-{seed}", trainings - FINALISTS * FINALIST_SEEDS
+    strategy = "naswot" if kind == "naswot" else "regularized-evolution"
+    if kind == "naswot":
+        settings: dict[str, Any] = {"samples": SCORED, "finalists": left - FEWER_TRAININGS}
+    else:
+        settings = {"population": left // 3, "sample": 3}
+    if kind == FROM_REFERENCES:
+        settings["known"] = list(known)
+    once = points(bench.search(name, strategy, settings, left, FIRST_SEEDS[kind] + 2 * seed), "val_accuracy")
     best = sorted(once, key=lambda p: p.accuracy, reverse=True)[:FINALISTS]
     listed = {"architectures": [p.text for p in best], "seeds": FINALIST_SEEDS, "first_seed": 1_000}
     finals = points(bench.search(f"{name}-finalists", "listed", listed, trainings - left), "val_accuracy")
     found = max(finals, key=lambda p: p.accuracy)
-    return Search(strategy, seed, once, found, time.process_time() - start)
-
-
-def options_of(strategy: str, trainings: int) -> dict[str, int]:
-    """Settings of a search that trains so many networks, or somewhat fewer and scores others."""
-    if strategy == "naswot":
-        return {"samples": SCORED, "finalists": trainings - FEWER_TRAININGS}
-    return {"population": trainings // 3, "sample": 3}
+    return Search(kind, seed, once, found, time.process_time() - start)
 
 
 def print_published(task: Task) -> None:
@@ -208,9 +209,9 @@ def print_table(references: Sequence[Point], searches: Sequence[Search], tested:
         both = f"{valid[point.text].accuracy:>8.1f}{point.accuracy:>8.1f}"
         print(f"{name:26}{point.params:>10,.0f}{both}{spread:>6.1f}  {len(point.accuracies)}")
     best = max((tested[name] for name in STAND_INS), key=lambda p: p.accuracy)
-    for strategy in STRATEGIES:
-        means = [tested[of.name].accuracy for of in searches if of.strategy == strategy]
-        print(f"{strategy}: {statistics.fmean(means):.2f} on average; the best reference {best.accuracy:.2f}")
+    for kind in FIRST_SEEDS:
+        means = [tested[of.name].accuracy for of in searches if of.kind == kind]
+        print(f"{kind}: {statistics.fmean(means):.2f} on average; the best reference {best.accuracy:.2f}")
     print()
     for of in searches:
         print(f"{of.name}: {of.found.text}")
@@ -223,17 +224,17 @@ def draw(references: Sequence[Point], searches: Sequence[Search], tested: Mappin
     with mpl.rc_context({**style, "axes.grid": True, "grid.color": "#e4e7ea"}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        for strategy in STRATEGIES:
-            own = [of for of in searches if of.strategy == strategy]
+        for kind in FIRST_SEEDS:
+            own = [of for of in searches if of.kind == kind]
             once = [p for of in own for p in of.once]
-            style = {"color": COLOURS[strategy], "linestyle": "none", "marker": "o"}
-            label = f"{strategy} ({len(once)} networks)"
+            style = {"color": COLOURS[kind], "linestyle": "none", "marker": "o"}
+            label = f"{kind} ({len(once)} networks)"
             left.plot([p.params for p in once], [p.accuracy for p in once], ms=3, label=label, **style)
             found = [tested[of.name] for of in own]
-            label = f"found by {strategy}"
+            label = f"found by {kind}"
             right.plot([p.params for p in found], [p.accuracy for p in found], ms=7, label=label, **style)
             for point in found:
-                _spread(right, point, COLOURS[strategy])
+                _spread(right, point, COLOURS[kind])
         everything = [*references, *(p for of in searches for p in of.once)]
         front = non_dominated(np.array([[p.params, -p.accuracy] for p in everything]))
         on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
@@ -308,8 +309,8 @@ def main() -> None:
     print(f"references: {time.process_time() - start:.0f} CPU seconds for {trainings} trainings", flush=True)
     searches = []
     for seed in range(options.search_seeds):
-        for strategy in STRATEGIES:
-            searches.append(search(bench, strategy, seed, trainings))
+        for kind in FIRST_SEEDS:
+            searches.append(search(bench, kind, seed, trainings, list(texts.values())))
             print(f"{searches[-1].name}: {searches[-1].seconds:.0f} CPU seconds", flush=True)
     by_text = {p.text: p for p in bench.tested("references", options.test_seeds, list(texts.values()))}
     tested = {name: by_text[text] for name, text in texts.items()}
