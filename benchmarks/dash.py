@@ -271,8 +271,8 @@ def ablate(options: argparse.Namespace) -> None:
         lab = Lab(case(options, name), options)
         random = lab.random(options.random)[:, 0]
         print(f"\n### {name}: {options.search_epochs} epochs of search, {options.seeds} seeds; validation part\n")
-        print("| search | separation | margin | derived error % | derived minus random, 95 % (Welch) |")
-        print("|---|---|---|---|---|")
+        print("| search | separation | margin | derived error % | minus random, 95 % (Welch) | p (Mann-Whitney) |")
+        print("|---|---|---|---|---|---|")
         for label in options.variants:
             changes = VARIANTS[label]
             studies = [
@@ -285,9 +285,10 @@ def ablate(options: argparse.Namespace) -> None:
             test = stats.ttest_ind(errors, random, equal_var=False)
             low, high = test.confidence_interval(0.95)
             difference = statistics.mean(errors) - statistics.mean(random)
+            p = float(stats.mannwhitneyu(errors, random).pvalue)  # one architecture that fails makes means uncertain
             print(
                 f"| {label} | {means[0]:.3f} | {means[1]:.3f} | {statistics.mean(errors):.2f} "
-                f"± {_spread(errors):.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}] |",
+                f"± {_spread(errors):.2f} | {difference:+.2f} [{low:+.2f}, {high:+.2f}] | {p:.2g} |",
                 flush=True,
             )
         print(f"random architectures: {statistics.mean(random):.2f} ± {statistics.stdev(random):.2f}")

@@ -202,11 +202,12 @@ def print_table(references: Sequence[Point], searches: Sequence[Search], tested:
     print(f"\n{'search':26}{'networks':>10}{'CPU s':>8}{'best of single trainings':>26}")
     for of in searches:
         print(f"{of.name:26}{len(of.once):>10}{of.seconds:>8.0f}{max(p.accuracy for p in of.once):>26.1f}")
-    valid = {p.text: p for p in references} | {of.found.text: of.found for of in searches}
+    valid = {name: p for p in references for name in STAND_INS if tested[name].text == p.text}
+    valid |= {of.name: of.found for of in searches}
     print(f"\n{'network':26}{'params':>10}{'valid':>8}{'test':>8}{'±':>6}  seeds")
     for name, point in tested.items():
         spread = statistics.stdev(point.accuracies) if len(point.accuracies) > 1 else 0.0
-        both = f"{valid[point.text].accuracy:>8.1f}{point.accuracy:>8.1f}"
+        both = f"{valid[name].accuracy:>8.1f}{point.accuracy:>8.1f}"
         print(f"{name:26}{point.params:>10,.0f}{both}{spread:>6.1f}  {len(point.accuracies)}")
     best = max((tested[name] for name in STAND_INS), key=lambda p: p.accuracy)
     for kind in FIRST_SEEDS:
