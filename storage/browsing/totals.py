@@ -86,7 +86,8 @@ def _best(database: Database, study: StudyInfo) -> tuple[int, float] | None:
     ((loss,),) = database.rows(select(func.min(t.objective_0)).where(mine, finite))
     if loss is None:
         return None
-    ((number,),) = database.rows(select(func.min(t.number)).where(mine, t.objective_0 == loss))
+    # Of a sum, or SQLite would go through all trials in the order of their numbers.
+    ((number,),) = database.rows(select(func.min(t.number + 0)).where(mine, t.objective_0 == loss))
     return number, -loss if study.goals[0].maximize else loss
 
 
