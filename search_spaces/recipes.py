@@ -91,7 +91,8 @@ class Recipes(SearchSpace):
         Raises:
             InvalidArchitectureError: If a value is not in the grids; ``base`` brings it there.
         """
-        return self.from_config({**recipe.to_json(), "flip": "yes" if recipe.flip else "no", "dropout": 0.0})
+        told = {**recipe.to_json(), "schedule": recipe.schedule}
+        return self.from_config({**told, "flip": "yes" if recipe.flip else "no", "dropout": 0.0})
 
     def recipe(self, architecture: Architecture) -> Mapping[str, Any]:
         """The fields of ``Recipe`` that are searched, over what the inner architecture itself decides."""

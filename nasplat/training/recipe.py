@@ -93,5 +93,8 @@ class Recipe:
         return replace(self, **{n: kinds[n](v) for n, v in changes.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain data."""
-        return asdict(self)
+        """The fields as plain data, without the usual schedule: measurements are told as before there were others."""
+        told = asdict(self)
+        if self.schedule == SCHEDULES[0]:
+            del told["schedule"]
+        return told

@@ -152,9 +152,9 @@ def test_the_grids_contain_the_values_of_the_base() -> None:
 
 def test_a_recipe_is_an_architecture() -> None:
     recipe = Recipe(lr=0.03, batch_size=96, flip=True, optimizer="adamw")
-    settings = ("optimizer", "momentum", "lr", "batch_size", "flip", "dropout")
+    settings = ("optimizer", "momentum", "lr", "schedule", "batch_size", "flip", "dropout")
     space = Recipes(settings=settings, base={"lr": 0.03, "batch_size": 96})
-    assert str(space.of(recipe)) == "optimizer=adamw,lr=0.03,batch_size=96,flip=yes,dropout=0.0"
+    assert str(space.of(recipe)) == "optimizer=adamw,lr=0.03,schedule=cosine,batch_size=96,flip=yes,dropout=0.0"
     assert Recipe().updated(space.recipe(space.of(recipe))) == recipe
     with pytest.raises(InvalidArchitectureError, match=r"choice 'lr' of recipes takes one of .*, got 0\.04"):
         space.of(Recipe(lr=0.04, batch_size=96))

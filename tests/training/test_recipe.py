@@ -55,6 +55,9 @@ def test_changes() -> None:
     assert recipe == Recipe(lr=1.0, flip=True, optimizer="adamw")
     assert isinstance(recipe.lr, float)
     assert Recipe(**recipe.to_json()) == recipe
+    assert "schedule" not in recipe.to_json()  # as measurements were told before there was a choice
+    halving = recipe.updated({"schedule": "halving"})
+    assert Recipe(**halving.to_json()) == halving != recipe
 
 
 def test_warm_up_rises_in_equal_steps_and_the_cosine_falls_to_nothing() -> None:
