@@ -55,7 +55,7 @@ PAGES = {
     "chain": "/architecture?study=chains&number=0",
 }
 READY = {
-    "studies": "tbody tr:nth-child(8) td:has-text('ago')",
+    "studies": "tbody tr:nth-child(8) td:text-matches('ago|just now')",
     "study": "[data-points]",
     "trials": "tbody tr:nth-child(20)",
     "pareto": "[data-points]",
