@@ -1,16 +1,19 @@
 """A search across families of mixers, beside the published ones made as small, with as many trainings.
 
-    OMP_NUM_THREADS=1 python benchmarks/mixer_search.py --data ../shared/data/snips --out mixer-search
+    OMP_NUM_THREADS=1 python -m benchmarks.mixer_search --data ../shared/data/snips --out mixer-search
 
 Networks of ``text-mixer`` for the intents of SNIPS with at most 130,000 parameters. No published reference of the space
 is that small (all are counted and printed), and no table of vectors for this vocabulary is either, so each family is
 stood for by its encoder at width 64 behind one MinHash projection: mixer, normalization, positions, pooling and dropout
 as published, depth and perceptrons cut.
 
-The stand-ins are trained with several seeds, on a share of the training part. Regularized evolution gets as many
-trainings as all stand-ins together, ``naswot`` four fewer for its scores, and trains the networks that are scored
-best. A third of a search's trainings goes to its finalists, the best networks of the others, with further seeds,
-because the best of many single trainings is partly luck; a search has found the finalist with the best mean. CPU
+Networks are trained on a tenth of the training part. A third of it joins the validation part, because on that alone
+one standard error of an accuracy is more than what good networks differ by.
+
+The stand-ins are trained with several seeds. Regularized evolution gets as many trainings as all stand-ins together,
+``naswot`` four fewer for its scores, and trains the networks that are scored best. A quarter of a search's trainings
+goes to its finalists, the best networks of the others, with further seeds, because the best of many single trainings is
+partly luck; a search has found the finalist with the best mean. CPU
 seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that goes on with an
 earlier one. What was found, and all stand-ins, are trained anew with fresh seeds and measured on the test part, which
 nothing was selected by. Every search is run with several seeds of its own; evolution also from a first population that
@@ -35,6 +38,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import nasplat
+from benchmarks.mixers import write
 from nasplat import registry
 from nasplat.config import Budget
 from nasplat.counting import count
@@ -42,6 +46,7 @@ from nasplat.pareto import non_dominated
 from nasplat.space import SearchSpace
 from nasplat.study import Study
 from nasplat.task import Task
+from nasplat.tasks.text.reading import read
 
 SPACE, MOST_PARAMS = "text-mixer", 130_000
 OPTIONS: Mapping[str, Any] = {"padding": "tokens", "max_dim": 128, "max_hidden": 256, "max_layers": 3}
@@ -61,9 +66,11 @@ STAND_INS: Mapping[str, str] = {
     "mixer1=attention,heads1=8,mixer2=attention,heads2=8",
 }
 """The published families at a size that satisfies the constraint."""
-SCORED, FEWER_TRAININGS = 60, 4
+HELD_OUT = 1 / 3
+"""Share of the training sentences that joins the validation part."""
+SCORED, FEWER_TRAININGS = 100, 5
 """Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
-FINALISTS, FINALIST_SEEDS = 4, 5
+FINALISTS, FINALIST_SEEDS = 5, 5
 """How many networks of a search are trained with further seeds, and with how many."""
 FROM_REFERENCES = "evolution from references"
 FIRST_SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1, FROM_REFERENCES: 100}
@@ -134,6 +141,24 @@ class Bench:
         return points(again, "test_accuracy")
 
 
+def divided(source: Path, folder: Path) -> Task:
+    """The sentences with a larger validation part, and so a smaller training part."""
+    parts = {
+        name: list(zip(map(str, found.labels), found.words, strict=True))
+        for name in ("train", "valid", "test")
+        for found in [read(source, name, tagged=False)]
+    }
+    order = np.random.default_rng(0).permutation(len(parts["train"]))
+    moved, kept = np.split(order, [round(HELD_OUT * len(order))])
+    parts["valid"] += [parts["train"][place] for place in moved]
+    parts["train"] = [parts["train"][place] for place in kept]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sentences in parts.items():
+        write(folder / f"{name}.txt", sentences)
+    task: Task = registry.create("task", f"text-classification:{folder.resolve()}")
+    return task
+
+
 def points(study: Study, metric: str) -> list[Point]:
     """The trained architectures of a study in the order in which they were first proposed, seeds gathered."""
     measured: dict[str, list[tuple[float, float]]] = {}
@@ -177,7 +202,7 @@ def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[s
     if kind == "naswot":
         settings: dict[str, Any] = {"samples": SCORED, "finalists": left - FEWER_TRAININGS}
     else:
-        settings = {"population": left // 3, "sample": 3}
+        settings = {"population": left // 5, "sample": 5}
     if kind == FROM_REFERENCES:
         settings["known"] = list(known)
     once = points(bench.search(name, strategy, settings, left, FIRST_SEEDS[kind] + 2 * seed), "val_accuracy")
@@ -286,9 +311,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="SNIPS: train/, valid/, test/ with seq.in and label")
     parser.add_argument("--out", type=Path, required=True, help="folder of the store")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--data-fraction", type=float, default=0.1)
+    parser.add_argument("--data-fraction", type=float, default=0.15, help="of the training part that is left")
     parser.add_argument(
-        "--reference-seeds", type=int, default=12, help="trainings a reference; all together, of a search"
+        "--reference-seeds", type=int, default=20, help="trainings a reference; all together, of a search"
     )
     parser.add_argument("--search-seeds", type=int, default=3, help="searches by each strategy")
     parser.add_argument("--test-seeds", type=int, default=10)
@@ -299,7 +324,7 @@ def main() -> None:
         parser.error(f"{trainings} trainings leave none to search with beside those of the finalists")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    task: Task = registry.create("task", f"text-classification:{options.data.resolve()}")
+    task = divided(options.data, options.out / "snips")
     print_published(task)
     bench = Bench(task, options.out / "search.db", options.epochs, options.data_fraction)
     space: SearchSpace = registry.create("search_space", SPACE, options=dict(OPTIONS))
