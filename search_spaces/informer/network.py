@@ -14,6 +14,7 @@ from nasplat.search_spaces.blocks.channel_mlp import ChannelMlp
 from nasplat.search_spaces.blocks.heads import ForecastHead
 from nasplat.search_spaces.blocks.inputs.calendar import TIME_FEATURES
 from nasplat.search_spaces.blocks.inputs.series import SeriesEmbedding
+from nasplat.search_spaces.blocks.instance_norm import ReversibleNorm, WindowStatistics
 from nasplat.search_spaces.blocks.mixer_layer import MixerLayer
 from nasplat.search_spaces.blocks.resampling import DistillingConvolution
 from nasplat.search_spaces.blocks.token_mixers.attention import Attention
@@ -45,6 +46,7 @@ class InformerConfig:
         lookback: Steps that the encoder sees.
         start: Last known steps that the decoder starts from.
         embedding: Of the calendar: ``timeF``, ``fixed`` or ``learned``.
+        instance_norm: Whether windows are normalized by their own level and scale, which the forecast is given back.
     """
 
     dim: int
@@ -62,6 +64,7 @@ class InformerConfig:
     activation: str = "gelu"
     dropout: float = 0.05
     embedding: str = TIME_FEATURES
+    instance_norm: bool = False
 
 
 @final
@@ -115,7 +118,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         own = _attention(config, config.decoder, masked=True, mixed=config.mixed)
         self.own = own
-        self.cross = Attention(config.dim, config.heads)
+        self.cross = Attention(config.dim, config.heads, dropout=config.dropout)
         self.mlp = ChannelMlp(config.dim, config.hidden, activation=config.activation, dropout=config.dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
@@ -142,6 +145,7 @@ class InformerNetwork(nn.Module):
         self.series = series
         self.lookback = min(config.lookback, series.lookback)
         self.start = min(config.start, series.lookback)
+        self.instance_norm = ReversibleNorm(series.variables) if config.instance_norm else None
         sizes = (series.variables, series.calendar, config.dim)
         self.encoder_tokens, self.decoder_tokens = (
             SeriesEmbedding(*sizes, steps, dropout=config.dropout, embedding=config.embedding)
@@ -157,9 +161,18 @@ class InformerNetwork(nn.Module):
         """The forecast, all steps at once."""
         variables, known = self.series.variables, self.series.lookback
         values, calendar = x[:, :variables, :known], x[:, variables:]
+        if self.instance_norm is None:
+            return self._forecast(values, calendar)
+        statistics = WindowStatistics.of(values[:, :, -self.lookback :])
+        forecast = self._forecast(self.instance_norm(values, statistics), calendar)
+        return self.instance_norm.restored(forecast, statistics)
+
+    def _forecast(self, values: Tensor, calendar: Tensor) -> Tensor:
+        """Known values ``(B, c, lookback)`` and the whole calendar to ``(B, c', horizon)``."""
+        known = self.series.lookback
         tokens = self.encoder_tokens(values[:, :, -self.lookback :], calendar[:, :, known - self.lookback : known])
         context = cat([self._encoded(tokens, number) for number in range(len(self.encoders))], 1)
-        future = values.new_zeros(x.shape[0], variables, self.series.horizon)
+        future = values.new_zeros(*values.shape[:2], self.series.horizon)
         given = cat((values[:, :, known - self.start :], future), 2)
         out = self.decoder_tokens(given, calendar[:, :, known - self.start :])
         for layer in self.decoder:

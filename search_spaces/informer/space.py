@@ -28,6 +28,9 @@ _SCRIPTS: Mapping[str, Mapping[int, tuple[int, int]]] = {
     "ettm1-s": {24: (96, 48), 48: (96, 48), 96: (384, 384), 288: (384, 384), 672: (384, 384)},
 }
 """Lookback and start by data set and horizon, from the authors' scripts; ``-s`` forecasts one variable."""
+_SAID = ("no", "yes")
+_USUAL: Mapping[str, Value] = {"embed": TIME_FEATURES, "instance_norm": "no"}
+"""What is not said of an architecture: choices that there were not always, as everything was before there were."""
 _FACTOR_3 = ("etth1-24", "etth2-s-24")
 _DEEPER = ("etth2-168", "etth2-336", "etth2-720", "etth2-s-336", "etth2-s-720")
 """Three layers in the encoder and two in the decoder."""
@@ -49,7 +52,7 @@ def _reference(lookback: int, start: int, layers: tuple[int, int] = (2, 1), **ch
         "mix": "yes",
         "activation": "gelu",
         "dropout": 0.05,
-        "embed": TIME_FEATURES,
+        **_USUAL,
     }
     values |= {f"attention{layer}": PROB for layer in range(1, encoder + 1)}
     return values | {f"distil{layer}": "yes" for layer in range(1, encoder)} | changes
@@ -75,6 +78,7 @@ class Informer(SearchSpace):
     Args:
         max_dim: Most features of a step.
         embeddings: Which embeddings of the calendar there are.
+        instance_norm: Whether windows may be normalized by their own statistics: ``no``, ``yes`` or both.
 
     Raises:
         InvalidInputError: If nothing is left to choose.
@@ -83,8 +87,11 @@ class Informer(SearchSpace):
     name: ClassVar[str] = "informer"
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = _references()
 
-    def __init__(self, *, max_dim: int = _DIMS[-1], embeddings: Sequence[str] = EMBEDDINGS) -> None:
+    def __init__(
+        self, *, max_dim: int = _DIMS[-1], embeddings: Sequence[str] = EMBEDDINGS, instance_norm: Sequence[str] = _SAID
+    ) -> None:
         self._embeddings = some_of(f"embeddings of {self.name}", embeddings, EMBEDDINGS)
+        self._instance_norm = some_of(f"instance_norm of {self.name}", instance_norm, _SAID)
         choices = [
             Choice("dim", up_to(f"max_dim of {self.name}", max_dim, _DIMS), ordered=True),
             Choice("heads", (2, 4, 8, 16), ordered=True),
@@ -108,13 +115,14 @@ class Informer(SearchSpace):
             Choice("activation", tuple(ACTIVATIONS)),
             Choice("dropout", (0.0, 0.05, 0.1, 0.2, 0.3), ordered=True),
             Choice("embed", self._embeddings),
+            Choice("instance_norm", self._instance_norm),
         ]
         super().__init__(choices)
         # Set on the instance: references that are larger are none of this space.
         self.references = kept(type(self).references, self.choices)  # type: ignore[misc]
 
     def check(self, task: Task) -> None:
-        """Refuse what is not a forecast, and a calendar that the tables cannot be looked up by.
+        """Refuse what is not a forecast, a calendar without tables, and targets without a window to normalize.
 
         Raises:
             InvalidInputError: With what the task has.
@@ -122,33 +130,37 @@ class Informer(SearchSpace):
         series_of(task)
         for embedding in self._embeddings:
             _check_calendar(embedding, task)
+        for norm in self._instance_norm:
+            _check_targets(norm, task)
 
     def build(self, architecture: Architecture, task: Task) -> nn.Module:
         """``(B, c [+ m], steps)`` to ``(B, c', horizon)``.
 
         Raises:
-            InvalidInputError: If the task is no forecast, or its calendar is none that is looked up.
+            InvalidInputError: If the task is no forecast, its calendar is none that is looked up, or it forecasts
+                variables without a past that would be normalized.
         """
         _check_calendar(str(architecture["embed"]), task)
+        _check_targets(str(architecture["instance_norm"]), task)
         return InformerNetwork(config_of(architecture.chosen), series_of(task))
 
     def canonical(self, values: Mapping[str, Value]) -> str:
-        """The choices without the factor of ProbSparse attention where there is none, and without ``embed=timeF``."""
+        """The choices without the factor of ProbSparse attention where there is none, and without what is usual."""
         kinds = {value for name, value in values.items() if "attention" in name}
         said = {name: value for name, value in values.items() if name != "factor" or PROB in kinds}
         return json.dumps(_without_usual(said), sort_keys=True)
 
     def format(self, values: Mapping[str, Value]) -> str:
-        """The choices; ``embed`` is left out where it is ``timeF``, as it was before there were others."""
+        """The choices without ``embed=timeF`` and ``instance_norm=no``, as before there were others."""
         return super().format(_without_usual(values))
 
     def parse_values(self, text: str) -> dict[str, Value]:
-        """The values that a string spells; ``embed`` is ``timeF`` where it says nothing else."""
-        return {"embed": TIME_FEATURES, **super().parse_values(text)}
+        """The values that a string spells; ``embed=timeF`` and ``instance_norm=no`` where it says nothing else."""
+        return {**_USUAL, **super().parse_values(text)}
 
 
 def _without_usual(values: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: value for name, value in values.items() if (name, value) != ("embed", TIME_FEATURES)}
+    return {name: value for name, value in values.items() if _USUAL.get(name) != value}
 
 
 def _check_calendar(embedding: str, task: Task) -> None:
@@ -157,6 +169,16 @@ def _check_calendar(embedding: str, task: Task) -> None:
             f"informer looks up embed={embedding} by hour, weekday, day and day of the year, perhaps after the minute; "
             f"the calendar of task {task.name!r} has {task.calendar} features: leave {embedding} out with the space's "
             f"option embeddings=['{TIME_FEATURES}']"
+        )
+
+
+def _check_targets(instance_norm: str, task: Task) -> None:
+    series = series_of(task)
+    if instance_norm == "yes" and series.targets > series.variables:
+        raise InvalidInputError(
+            f"informer gives forecasts back the level and scale of their variables' past with instance_norm=yes; task "
+            f"{task.name!r} forecasts {series.targets} variables from {series.variables}: leave it out with the "
+            "space's option instance_norm=['no']"
         )
 
 
@@ -179,6 +201,7 @@ def config_of(values: Mapping[str, Value]) -> InformerConfig:
         lookback=int(values["lookback"]),
         start=int(values["start"]),
         embedding=str(values["embed"]),
+        instance_norm=values["instance_norm"] == "yes",
     )
 
 
