@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nasplat.counting import count
 from nasplat.errors import InvalidInputError
 from nasplat.search_spaces.blocks.resampling import DistillingConvolution
+from nasplat.search_spaces.blocks.token_mixers.attention import Attention
 from nasplat.search_spaces.informer.network import InformerConfig, InformerNetwork, Series
 from nasplat.search_spaces.informer.space import Informer, config_of, series_of
 from nasplat.seeding import torch_seed
@@ -37,6 +40,9 @@ def built(task: Task, **changes: object) -> InformerNetwork:
         network = SPACE.build(SPACE.architecture(values), task).eval()  # type: ignore[arg-type]
     assert isinstance(network, InformerNetwork)
     return network
+
+
+NORMALIZED = {calendar: built(forecast(3, 60, 12, calendar), instance_norm="yes") for calendar in (0, 4)}
 
 
 def inputs(task: Task, batch: int = 2) -> Tensor:
@@ -99,6 +105,82 @@ def test_the_usual_embedding_is_not_said() -> None:
     assert learned.fingerprint != reference.fingerprint
     assert SPACE.parse(learned.text) == learned
     assert Informer(embeddings=["timeF"]).parse(reference.text) == reference
+
+
+def test_normalized_windows_are_another_architecture() -> None:
+    """No reference is of that kind; where it is not said, everything is as before there was a choice."""
+    reference = SPACE.parse("etth1-24")
+    assert reference["instance_norm"] == "no"
+    assert "instance_norm" not in reference.text
+    normalized = SPACE.parse(f"{reference.text},instance_norm=yes")
+    assert normalized.fingerprint != reference.fingerprint
+    assert SPACE.parse(normalized.text) == normalized
+    assert Informer(instance_norm=["no"]).parse(reference.text) == reference
+    assert not Informer(instance_norm=["yes"]).references
+    for variables in (1, 7):
+        task = forecast(variables)
+        assert count(SPACE, normalized, task).params == count(SPACE, reference, task).params + 2 * variables
+    with pytest.raises(InvalidInputError, match="instance_norm of informer must be one or more of no, yes, got"):
+        Informer(instance_norm=["maybe"])
+
+
+@settings(max_examples=20)
+@given(st.floats(-20, 20), st.floats(0.5, 50), st.sampled_from([0, 4]))
+def test_a_normalized_forecast_moves_with_its_window(level: float, scale: float, calendar: int) -> None:
+    """Each variable for itself, as long as its weight and bias are the first ones; without, it does not."""
+    task = forecast(3, 60, 12, calendar)
+    factors, levels = torch.tensor([[1.0], [scale], [scale]]), torch.tensor([[level], [0.0], [level]])
+    x = inputs(task)
+    moved = x.clone()
+    moved[:, :3, :60] = levels + factors * x[:, :3, :60]
+    with torch.no_grad():
+        network = NORMALIZED[calendar]
+        expected = levels + factors * network(x)
+        torch.testing.assert_close(network(moved), expected, rtol=1e-3, atol=1e-3 * (1 + abs(level) + scale))
+
+
+def test_a_forecast_without_normalization_does_not_move() -> None:
+    task = forecast(3, 60, 12)
+    network, x = built(task), inputs(task)
+    moved = x.clone()
+    moved[:, :3, :60] += 20.0
+    assert (network(moved) - network(x)).mean() < 10
+
+
+def test_windows_are_those_that_the_encoder_sees() -> None:
+    """Earlier steps change neither level nor scale; the decoder's are normalized too."""
+    task = forecast(3, 60, 12)
+    network, x = built(task, lookback=24, start=48, instance_norm="yes"), inputs(task)
+    for step, seen in ((11, False), (12, True), (59, True)):
+        other = x.clone()
+        other[:, :3, step] += 3.0
+        assert bool((network(other) != network(x)).any()) == seen
+
+
+def test_forecasts_of_some_variables_have_their_level() -> None:
+    task = Task("last", input_shape=(3, 60), output_shape=(1, 12), target_shape=(1, 12), real=True)
+    network, x = built(task, instance_norm="yes"), inputs(task)
+    moved = x.clone()
+    moved[:, -1] += 50.0
+    torch.testing.assert_close(network(moved), network(x) + 50.0, rtol=1e-4, atol=1e-3)
+
+
+def test_variables_without_a_past_are_refused_at_the_start() -> None:
+    task = Task("more", input_shape=(2, 60), output_shape=(3, 12), target_shape=(3, 12), real=True)
+    message = r"task 'more' forecasts 3 variables from 2: leave it out with the space's option instance_norm="
+    with pytest.raises(InvalidInputError, match=message):
+        SPACE.check(task)
+    with pytest.raises(InvalidInputError, match=message):
+        built(task, instance_norm="yes")
+    Informer(instance_norm=["no"]).check(task)
+    assert built(task)(torch.zeros(1, 2, 60)).shape == (1, 3, 12)
+
+
+def test_weights_of_attention_to_the_encoder_are_dropped_out() -> None:
+    """As in the published code: there where it is full, not where it is sparse."""
+    network = built(forecast(3, 60, 12), dropout=0.3, attention2="full")
+    dropped = [module.dropout for module in network.modules() if isinstance(module, Attention)]
+    assert dropped == [0.3, 0.3]
 
 
 def test_calendars_that_cannot_be_looked_up_are_refused_at_the_start() -> None:
