@@ -148,6 +148,10 @@ def _add_errors(app: FastAPI) -> None:
         first: Any = error.errors()[0]
         return answer(422, f"parameter {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
 
+    start = assets()["/index.html"]
+
     @app.exception_handler(404)
     async def nowhere(request: Request, error: Exception) -> Response:
-        return answer(404, "there is no such page")
+        if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+            return answer(404, "there is no such page")
+        return Response(start.content, 404, media_type=start.media_type)  # says so itself, with a way back

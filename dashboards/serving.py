@@ -1,8 +1,10 @@
 """Running the server until Ctrl-C."""
 
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from types import FrameType
 from typing import final
 from urllib.parse import quote
 
@@ -41,15 +43,25 @@ class _Server(uvicorn.Server):
     Args:
         config: Of the server.
         news: What listeners hear.
+        database: The store.
     """
 
-    def __init__(self, config: uvicorn.Config, news: News) -> None:
+    def __init__(self, config: uvicorn.Config, news: News, database: Database) -> None:
         super().__init__(config)
         self._news = news
+        self._database = database
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End at Ctrl-C, also while a large study is read; asked again, it still ends in order."""
+        super().handle_exit(sig, frame)
+        self.force_exit = False
+        self._database.stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what has been asked, and end."""
         self._news.close()
+        # Requests that are cut off now would be logged as errors, with tracebacks.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         await super().shutdown(sockets)
 
 
@@ -66,7 +78,7 @@ def make_server(database: Database, catalog: Catalog, settings: Settings, access
         ws="none",
         timeout_graceful_shutdown=1,
     )
-    return _Server(config, news)
+    return _Server(config, news, database)
 
 
 def serve(database: Database, catalog: Catalog, settings: Settings, say: Callable[[str], None]) -> None:

@@ -40,8 +40,8 @@ def main() -> None:
     Exit codes: 0 done, 1 an unexpected error (with its traceback), 2 something to mend in the input, 130 interrupted.
     """
     _find_modules_here()
-    _add_commands()
     try:
+        _add_commands()  # imports torch, which takes long enough to be interrupted
         app()
     except NasplatError as error:
         output.error(str(error))

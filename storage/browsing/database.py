@@ -1,5 +1,6 @@
 """Connections that can only read, for many threads at a time."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,8 @@ class Database:
         self.engine = open_engine(store, create=False)
         self.shown = shown(self.engine.url)
         self._retrying = Retrying(self.engine, patience)
+        self._stopped = False
+        self._busy: dict[int, Any] = {}
         event.listen(self.engine, "connect", self._forbid_writing)
         self.engine.dispose()  # the connection that looked at the schema can still write
         self._reading = self.engine.execution_options(**READ_ONLY, isolation_level="AUTOCOMMIT")
@@ -91,6 +94,15 @@ class Database:
         """Release the connections."""
         self.engine.dispose()
 
+    def stop(self) -> None:
+        """Have what is being read, and whatever is asked from now on, end with a StoreError; from any thread."""
+        self._stopped = True
+        for connection in list(self._busy.values()):
+            if self.engine.dialect.name == "sqlite":
+                connection.interrupt()
+            else:
+                connection.cancel()
+
     def __enter__(self) -> Self:
         return self
 
@@ -106,7 +118,14 @@ class Database:
 
         def once() -> T:
             with self._reading.connect() as connection:
-                return work(connection)
+                key = threading.get_ident()
+                self._busy[key] = connection.connection.dbapi_connection
+                try:
+                    if self._stopped:
+                        raise StoreError("the store is not read any more: the program that reads it ends")
+                    return work(connection)
+                finally:
+                    self._busy.pop(key, None)
 
         try:
             return self._retrying.run(once)

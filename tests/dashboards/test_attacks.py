@@ -152,6 +152,14 @@ def test_only_the_files_of_the_front_end_are_served(client: httpx.Client, path: 
     assert b"import" not in body
 
 
+def test_a_browser_at_an_unknown_address_gets_the_page_that_says_so(client: httpx.Client) -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert client.get("/studies", headers=browser).text == client.get("/").text
+    assert client.get("/studies", headers=browser).status_code == 404
+    assert client.get("/api/nothing", headers=browser).json() == {"error": "there is no such page"}
+    assert client.get("/app.jsx", headers={"accept": "*/*"}).json() == {"error": "there is no such page"}
+
+
 @pytest.mark.parametrize(
     ("path", "params"),
     [

@@ -50,6 +50,36 @@ def test_a_port_that_is_taken() -> None:
             bind("127.0.0.1", port)
 
 
+_SLOW = """
+from sqlalchemy import text
+from nasplat.cli import main
+from nasplat.dashboards.views import overview
+numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT sum(i) FROM n"
+
+def read(context):
+    print("reading", flush=True)
+    return context.database.run(lambda connection: connection.execute(text(numbers)).all())
+
+overview.studies = read
+main()
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_a_long_first_reading_is_given_up_at_ctrl_c(filled: Filled, interrupts: int) -> None:
+    command = [sys.executable, "-c", _SLOW, "dashboard", "--port", "0", "--store", filled.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while process.stdout.readline() != "reading\n":
+            assert process.poll() is None
+        for _ in range(interrupts):
+            process.send_signal(signal.SIGINT)
+        process.wait(60)
+        assert process.stderr.read().strip() == ""
+    assert process.returncode in (0, 130, -signal.SIGINT)
+
+
 def test_it_serves_until_it_is_interrupted_and_sends_listeners_away(filled: Filled) -> None:
     command = [sys.executable, "-c", "from nasplat.cli import main; main()", "dashboard", "--port", "0"]
     token = "a token that is long enough"
