@@ -90,6 +90,11 @@ class Crew:
         """Trials that keep every worker busy."""
         return self._executor.capacity
 
+    @property
+    def elastic(self) -> bool:
+        """Whether the capacity may grow while nothing ends."""
+        return self._executor.elastic
+
     def clock(self) -> float:
         """By which trials are dated."""
         return self._executor.clock()

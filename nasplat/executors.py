@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -44,8 +44,11 @@ class TrialExecutor(concurrent.futures.Executor):
         capacity: Calls in flight that keep every worker busy; it may change while workers join and leave.
         threads: Of torch in each worker, so that all workers of a machine together use each core once; None leaves
             torch's own setting.
+        elastic: Whether the capacity may grow while no call ends. Who could submit more looks at it now and then, and
+            waits with a timeout.
     """
 
+    elastic: ClassVar[bool] = False
     capacity: int = 1
     threads: int | None = None
 

@@ -36,7 +36,7 @@ _MAY_CHANGE = ("budget", "name")
 
 
 _LOOK_SECONDS = 0.5
-"""How often to look whether another study has made a measurement that this one waits for."""
+"""How often to look whether another study has made a measurement that this one waits for, or workers have joined."""
 
 
 @final
@@ -174,42 +174,45 @@ class Study:
     def _loop(self, crew: Crew, backlog: deque[Trial]) -> None:
         while True:
             self._lease.check()
-            self._fill(crew, backlog)
+            full = self._fill(crew, backlog)
             if not crew and not self._awaited:
                 return
             ended = crew.wait(0.0)
             if not ended:
                 self._recorder.flush()  # while the driver waits, others see what runs
-                ended = self._wait(crew)
+                ended = self._wait(crew, full)
             self._tell([end for end in ended if isinstance(end, End)])
             for loss in ended:
                 if isinstance(loss, Loss):
                     self._try_again(loss, crew)
             self._look_for_awaited(crew)
 
-    def _wait(self, crew: Crew) -> list[End | Loss]:
-        if not self._awaited:
+    def _wait(self, crew: Crew, full: bool) -> list[End | Loss]:
+        if not self._awaited and not (full and crew.elastic):
             return crew.wait()
         if crew:
             return crew.wait(_LOOK_SECONDS)
         time.sleep(_LOOK_SECONDS)
         return []
 
-    def _fill(self, crew: Crew, backlog: deque[Trial]) -> None:
-        """Start trials until every worker has one."""
+    def _fill(self, crew: Crew, backlog: deque[Trial]) -> bool:
+        """Start trials until every worker has one; False if there were not enough of them."""
         starting: list[Trial] = []
+        full = True
         while (
             max(len(crew) + len(starting), len(self._followers)) < crew.capacity
             and len(self._awaited) < 2 * crew.capacity
         ):
             trial = backlog.popleft() if backlog else self._dialogue.ask()
             if trial is None:
+                full = False
                 break
             if not trial.asked_at:
                 trial = self.trials[trial.number] = replace(trial, asked_at=crew.clock())
             if self._is_to_start(trial):
                 starting.append(trial)
         self._start(starting, crew)
+        return full
 
     def _is_to_start(self, trial: Trial) -> bool:
         """Whether a trial must be measured here and now; if not it is told, or waits for who measures it."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 from nasplat.attempt import Ending, WorkerStatus
 from nasplat.config import Execution
@@ -50,6 +50,8 @@ class RayExecutor(TrialExecutor):
     Raises:
         InvalidInputError: If there is no cluster, or none of its nodes has room for one worker.
     """
+
+    elastic: ClassVar[bool] = True
 
     def __init__(self, execution: Execution) -> None:
         super().__init__()

@@ -16,11 +16,12 @@ from nasplat.config import Execution, StudyConfig
 from nasplat.measurement import FailureReason
 from nasplat.storage import Reader, SqlStore
 from nasplat.study import Study
+from nasplat.trained import space_of
 from nasplat.trial import Trial, TrialState
-from tests.plugins import STARTS, Faulty
+from tests.plugins import STARTS
+from tests.ray.helpers import PATIENCE_SECONDS
 from tests.storage.postgresql import PostgresServer
 
-_PATIENCE_SECONDS = 240.0
 _DRIVER = """
 import json, sys
 from nasplat.config import Execution, StudyConfig
@@ -35,6 +36,17 @@ with SqlStore(sys.argv[1]) as store:
 
 Find: TypeAlias = Callable[[], float | None]
 Do: TypeAlias = Callable[[Study], Find]
+When: TypeAlias = Callable[[Study], bool]
+
+
+def two_are_told(study: Study) -> bool:
+    """Whether the search is well on its way."""
+    return int(study.status()["told"]) >= 2
+
+
+def busy(study: Study) -> list[dict[str, Any]]:
+    """The workers that have a trial."""
+    return [worker for worker in study.status()["workers"] if worker["busy"]]
 
 
 @dataclass(frozen=True)
@@ -95,13 +107,21 @@ class Site:
         """A study of the given faults in turn, each with networks of its own."""
         widths, acts = (2, 3, 4, 5, 6, 7, 8, 9), ("relu", "tanh", "gelu", "silu")
         texts = [f"fault={faults[n % len(faults)]},width={widths[n % 8]},act={acts[n // 8]}" for n in range(trials)]
+        return self._config("tests.plugins:Faulty", {"faults": "+".join(dict.fromkeys(faults))}, texts)
+
+    def queue(self, waiting: int) -> StudyConfig:
+        """A study of so many networks that all wait for one that comes after them."""
+        texts = [f"wait={int(n < waiting)},width={2 + n}" for n in range(waiting + 1)]
+        return self._config("tests.ray.helpers:Queueing", {"folder": str(self.starts.parent)}, texts)
+
+    def _config(self, space: str, options: Mapping[str, Any], texts: Sequence[str]) -> StudyConfig:
         return StudyConfig.from_json(
             {
-                "space": "tests.plugins:Faulty",
+                "space": space,
                 "task": "tests.plugins:blobs",
                 "strategy": "listed",
                 "strategy_options": {"architectures": texts},
-                "space_options": {"faults": "+".join(dict.fromkeys(faults))},
+                "space_options": options,
                 "proxy": "params",
                 "epochs": 1,
                 "budget": {},
@@ -121,7 +141,7 @@ class Site:
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Until something holds; while a study runs in a thread, only as long as that."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         searching = self._search.is_alive()
         while True:
             over = time.monotonic() > deadline or (searching and not self._search.is_alive())
@@ -131,8 +151,10 @@ class Site:
                 raise TimeoutError(f"waited in vain until {what}")
             time.sleep(0.1)
 
-    def run(self, fault: str, config: StudyConfig, do: Do | None = None, **changes: Any) -> Aftermath:
-        """Run a study in a thread; when two trials are told, do something to it.
+    def run(
+        self, fault: str, config: StudyConfig, do: Do | None = None, when: When = two_are_told, **changes: Any
+    ) -> Aftermath:
+        """Run a study in a thread, and do something to it when something holds.
 
         ``do`` returns how the seconds until work went on are found once the study is complete.
         """
@@ -152,7 +174,7 @@ class Site:
         self._search.start()
         find = None
         try:
-            self.wait_for(lambda: errors or (studies and studies[0].status()["told"] >= 2), "two trials were told")
+            self.wait_for(lambda: errors or (studies and when(studies[0])), when.__name__.replace("_", " "))
             if do is not None and not errors:
                 find = do(studies[0])
         finally:
@@ -167,8 +189,8 @@ class Site:
         for line in self.starts.read_text().splitlines():
             starts[line] = starts.get(line, 0) + 1
         with SqlStore(self.url) as store, Reader(self.url) as reader:
-            faults = store.study("s").config["space_options"]["faults"]
-            trials = list(store.trials("s", Faulty(faults=faults)))
+            space = space_of(StudyConfig.from_json(store.study("s").config))
+            trials = list(store.trials("s", space))
             rows = reader.sql("SELECT * FROM v_attempt")
         return Aftermath(fault, trials, {(r["number"], r["attempt"]): r for r in rows}, starts, seconds)
 
@@ -187,8 +209,7 @@ def worker_killed(site: Site) -> Aftermath:
     """``kill -9`` of the process that measures, in the middle of a trial."""
 
     def do(study: Study) -> Find:
-        busy = [w for w in study.status()["workers"] if w["busy"]]
-        os.kill(busy[0]["pid"], signal.SIGKILL)
+        os.kill(busy(study)[0]["pid"], signal.SIGKILL)
         return site.second_start(time.time())
 
     return site.run("worker killed with -9", site.config(["slow"], 6), do)
@@ -200,7 +221,7 @@ def node_removed(site: Site, cluster: Any) -> Aftermath:
 
     def do(study: Study) -> Find:
         # Two nodes with one core each were there before, so a third worker is on the new one.
-        site.wait_for(lambda: sum(bool(w["busy"]) for w in study.status()["workers"]) >= 3, "three workers were busy")
+        site.wait_for(lambda: len(busy(study)) >= 3, "three workers were busy")
         since = time.time()
         cluster.remove_node(node, allow_graceful=False)
         return site.second_start(since)
@@ -209,23 +230,19 @@ def node_removed(site: Site, cluster: Any) -> Aftermath:
 
 
 def node_added(site: Site, cluster: Any) -> Aftermath:
-    """A node joins while the search runs; it stays until the end."""
+    """A node joins while every worker has a trial, which ends only once one runs on the new node."""
     joined: list[Any] = []
 
+    def two_workers_are_busy(study: Study) -> bool:
+        return len(busy(study)) >= 2
+
     def do(study: Study) -> Find:
-        before = {w["name"] for w in study.status()["workers"]}
         since = time.time()
         joined.append(cluster.add_node(num_cpus=1))
-        site.wait_for(
-            lambda: any(w["busy"] and w["name"] not in before for w in study.status()["workers"]),
-            "a worker of the new node was busy",
-        )
-        seconds = time.time() - since
-        return lambda: seconds
+        return lambda: study.trials[-1].asked_at - since
 
     try:
-        # Many trials: on a busy machine a new node takes as long as ten of them.
-        return site.run("node added", site.config(["slow"], 32), do)
+        return site.run("node added", site.queue(2), do, two_workers_are_busy)
     finally:
         for node in joined:
             cluster.remove_node(node)
@@ -244,7 +261,7 @@ def driver_killed(site: Site) -> Aftermath:
     second = subprocess.Popen(command)
     site.wait_for(lambda: site.told() > told, "another trial was told")
     seconds = time.time() - killed
-    if second.wait(_PATIENCE_SECONDS):
+    if second.wait(PATIENCE_SECONDS):
         raise RuntimeError(f"the second driver ended with exit code {second.returncode}")
     return site.aftermath("driver killed with -9, resumed elsewhere", seconds)
 
