@@ -1,7 +1,7 @@
 """Training as a measurement."""
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
@@ -140,7 +140,8 @@ class TrainingEvaluator(Evaluator):
                     measured = trainer.evaluate(
                         run.training.network, measured_on, run.training.normalization, proposal.fidelity
                     )
-                    run.records[epoch] = self._record(run, measured, proposal)
+                    reached = replace(proposal, fidelity=replace(proposal.fidelity, epochs=epoch))
+                    run.records[epoch] = self._record(run, measured, reached)
                 if checkpoint.due() and epoch < epochs[-1]:
                     checkpoint.save(run.state())
             if epoch in epochs:
@@ -225,7 +226,9 @@ class TrainingEvaluator(Evaluator):
         if self._weights is None or not self._group.first:
             return {}
         self._weights.mkdir(parents=True, exist_ok=True)
-        path = self._weights.resolve() / f"{proposal.architecture.fingerprint}-seed{proposal.seed}.safetensors"
+        # One folder serves all studies: what was trained on other data, longer or otherwise has another identity.
+        told = f"{proposal.architecture.fingerprint}-seed{proposal.seed}-{self._identities.of(proposal)[:12]}"
+        path = self._weights.resolve() / f"{told}.safetensors"
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
         tensors["normalization.mean"] = torch.tensor(normalization.mean)
         tensors["normalization.std"] = torch.tensor(normalization.std)

@@ -390,3 +390,20 @@ def test_a_training_on_a_gpu_goes_on(tmp_path: Path) -> None:
     resumed = checkpointed(tmp_path, task, device="cuda").measure(proposal(6))
     assert loss.steps == 3 * STEPS
     assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-3)
+
+
+# Weights ------------------------------------------------------------------------------------------------------
+
+
+def test_one_folder_keeps_the_weights_of_every_training(tmp_path: Path) -> None:
+    data = noise().data(Part.SEARCH)
+    arrays = -data.inputs.numpy(), data.targets.numpy()
+    task = Task("noise", input_shape=(3, 8, 8), outputs=4, search=arrays)
+    trainings = [(evaluator(weights=tmp_path), proposal(1)), (evaluator(weights=tmp_path), proposal(2))]
+    trainings += [(evaluator(task, weights=tmp_path), proposal(1))]
+    trainings += [(evaluator(recipe={"momentum": 0.5}, weights=tmp_path), proposal(1))]
+    paths = [Path(asked.measure(what).artifacts["weights"]) for asked, what in trainings]
+    kept = {path.read_bytes() for path in paths}
+    assert len({*paths}) == len(kept) == len(trainings)
+    again = evaluator(weights=tmp_path).measure(proposal(1)).artifacts["weights"]
+    assert Path(again) == paths[0]
