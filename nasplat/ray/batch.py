@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from nasplat.attempt import WorkerInfo
+from nasplat.boundary import catching
+from nasplat.executors import called
 from nasplat.worker_process import worker_info
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
@@ -37,10 +39,9 @@ def run(batch: bytes) -> bytes:
     start = time.perf_counter()
     outcomes = [_outcome(*call) for call in calls]
     reply = Reply(worker_info(os.getpid()), outcomes, time.perf_counter() - start)
-    try:
+    with catching():  # a result may fail to pickle with any error; the others must not be lost with it
         return pickle.dumps(reply)
-    except Exception:  # noqa: BLE001 - a result may fail to pickle with any error; the others must not be lost with it
-        return pickle.dumps(Reply(reply.worker, [_portable(*o) for o in outcomes], reply.seconds))
+    return pickle.dumps(Reply(reply.worker, [_portable(*o) for o in outcomes], reply.seconds))
 
 
 def hello() -> WorkerInfo:
@@ -49,17 +50,15 @@ def hello() -> WorkerInfo:
 
 
 def _outcome(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, bool]:
-    try:
-        return fn(*args, **kwargs), False
-    except Exception as error:  # noqa: BLE001 - the contract of submit: the future carries any error
-        return _portable(error, True)
+    done = called(fn, *args, **kwargs)
+    error = done.exception()
+    return (done.result(), False) if error is None else _portable(error, True)
 
 
 def _portable(value: Any, raised: bool) -> tuple[Any, bool]:
     # An exception may be pickled well and yet not be made again from that; only trying tells.
-    try:
-        pickle.loads(pickle.dumps(value))
-    except Exception as error:  # noqa: BLE001 - likewise any error
-        what = "".join(traceback.format_exception(value)) if raised else f"{type(value).__name__}: {error}"
-        return RuntimeError(f"what the call {'raised' if raised else 'gave'} cannot travel by pickle: {what}"), True
-    return value, raised
+    error = called(lambda: pickle.loads(pickle.dumps(value))).exception()
+    if error is None:
+        return value, raised
+    what = "".join(traceback.format_exception(value)) if raised else f"{type(value).__name__}: {error}"
+    return RuntimeError(f"what the call {'raised' if raised else 'gave'} cannot travel by pickle: {what}"), True

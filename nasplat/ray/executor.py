@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, final
 from nasplat.attempt import Ending, WorkerStatus
 from nasplat.config import Execution
 from nasplat.errors import InvalidInputError, WorkerLostError
-from nasplat.executors import TrialExecutor
+from nasplat.executors import TrialExecutor, called
 from nasplat.ray import cluster
 from nasplat.ray.batch import Reply
 from nasplat.ray.pace import Kind, Pace, QueuedCall, Worker, kind_of
@@ -73,14 +74,13 @@ class RayExecutor(TrialExecutor):
         self._broken: Exception | None = None
         self._shut_down = False
         connected = cluster.connect(execution.address or "auto", execution.runtime_env)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(cluster.disconnect)
             cluster.check_feasible(self._needs)
             # A connection that was there has no runtime environment, or another one.
             self._actor_class = self._make_actor_class({} if connected else execution.runtime_env)
             self._look()
-        except BaseException:
-            cluster.disconnect()
-            raise
+            on_error.pop_all()
 
     def _make_actor_class(self, runtime_env: Mapping[str, Any]) -> Any:
         execution = self._execution
@@ -279,9 +279,9 @@ class RayExecutor(TrialExecutor):
             self._queue.appendleft(call)
 
     def _send(self, worker: Worker, calls: list[QueuedCall]) -> None:
-        try:
-            data = pickle.dumps([call.call for call in calls])
-        except Exception as error:  # noqa: BLE001 - what cannot be pickled may raise anything; its future carries it
+        pickled = called(pickle.dumps, [call.call for call in calls])
+        error = pickled.exception()
+        if error is not None:
             if len(calls) == 1:
                 calls[0].future.set_exception(error)
             else:
@@ -291,7 +291,7 @@ class RayExecutor(TrialExecutor):
             worker.since = time.monotonic()
         worker.batches.append(calls)
         self._place(worker)
-        self._when_done(worker.actor.run.remote(data), partial(self._on_ended, worker, calls))
+        self._when_done(worker.actor.run.remote(pickled.result()), partial(self._on_ended, worker, calls))
 
     def _on_ended(self, worker: Worker, calls: list[QueuedCall], done: Future[bytes | Exception]) -> None:
         if self._workers.get(worker.name) is not worker:
