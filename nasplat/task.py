@@ -62,6 +62,8 @@ class Task:
             ``(variables + calendar, lookback + horizon)``: in the last ``horizon`` columns (``output_shape[1]``) the
             variables are 0 and only the calendar is known. Without them inputs are ``(variables, lookback)``.
         scaled: Whether inputs are on their final scale, which normalization would change.
+        units: What the variables of such inputs, and the targets, were standardized with, ``(variables, 1)``; None
+            where nobody said. Nothing is trained or judged by it: exported networks take and give the data's units.
         recipe: How networks are trained for it unless the user says otherwise.
         loss: From outputs ``(B, *output_shape)``, targets ``(B, *target_shape)`` and label smoothing to a scalar.
         metrics: From outputs and targets of a whole part to a number, by name; the first is what is selected by.
@@ -86,6 +88,7 @@ class Task:
         causal: bool = False,
         calendar: int = 0,
         scaled: bool = False,
+        units: Scale | None = None,
         search: Source | None = None,
         valid: Source | None = None,
         test: Source | None = None,
@@ -112,6 +115,7 @@ class Task:
         self.causal = causal
         self.calendar = calendar
         self.scaled = scaled
+        self.units = units
         self.recipe = recipe or Recipe()
         self.pooled = pooled
         self.valid_fraction = valid_fraction

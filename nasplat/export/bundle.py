@@ -20,7 +20,7 @@ from nasplat.errors import InvalidInputError, NasplatError
 from nasplat.export.assemble import assembled
 from nasplat.export.kinds import kind_of
 from nasplat.export.onnx_model import require_onnx, write_onnx
-from nasplat.export.prepare import on_the_scale_of_the_data, prepared
+from nasplat.export.prepare import in_units, on_the_scale_of_the_data, prepared
 from nasplat.export.readme import docstring, page
 from nasplat.export.source import generate
 from nasplat.task import Task
@@ -57,11 +57,13 @@ def export_bundle(
     """Write a trained network as a folder that runs without nasplat, and check that it does.
 
     The folder appears under its name only when it is complete and its outputs are those of the network. Where the
-    task's targets are standardized, the exported network gives outputs on the scale of the data.
+    task's targets are standardized, the exported network gives outputs on the scale of the data; where its inputs were
+    so before the task saw them, it takes them in the units of the data too.
 
     Args:
         network: Trained; it is copied, and neither changed nor moved.
-        example: Inputs ``(B, *input_shape)`` as they are in the data: uint8 or float, not normalized, or token ids.
+        example: Inputs ``(B, *input_shape)`` as they are in the task's data: uint8 or float, not normalized, or
+            token ids.
         folder: Where to; must not exist or be empty.
         card: JSON data to keep with it: architecture, fingerprint, space, task, metrics, recipe, versions.
         normalization: What the network's inputs were normalized with; empty where they were not.
@@ -88,7 +90,7 @@ def export_bundle(
     # Training may have laid the weights out otherwise than they are read back.
     network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     network = on_the_scale_of_the_data(network, task)
-    kind, example = kind_of(network, example, task)
+    kind, example = kind_of(network, in_units(example, task), task)
     inputs = prepared(example, normalization, resolution)
     output = _output(network, inputs, task)
     source = generate(network, inputs)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasplat.errors import InvalidInputError
+from nasplat.quality import BinaryCrossEntropy
 from nasplat.task import Task
 
 HASH_FAMILY = "sha256-sha224@1"
@@ -89,8 +90,9 @@ def kind_of(network: nn.Module, example: Tensor, task: Task | None) -> tuple[Kin
         InvalidInputError: If it reads letters in a way that no bundle knows.
     """
     if task is None or not task.vocabulary:
-        inputs, outputs = "numbers", _outputs_of(task, "numbers")
-        return Kind(inputs, outputs), example
+        if task is not None and task.units is not None and task.classes:
+            return Kind("windows", "forecasts", _windows(task)), example
+        return Kind("numbers", _outputs_of(task, "numbers")), example
     card: dict[str, Any] = {"vocabulary": task.vocabulary, "padding": task.padding, "unknown": task.unknown}
     hashed = [(name, module) for name, module in network.named_modules() if isinstance(module, Fingerprints)]
     inputs = ("hashes" if hashed else "words") if task.words else "ids"
@@ -128,9 +130,18 @@ def reading(words: Sequence[str]) -> dict[str, Any]:
 def _outputs_of(task: Task | None, inputs: str) -> str:
     if task is None or (not task.real and len(task.output_shape) == 1):
         return "classes"
+    if isinstance(task.loss, BinaryCrossEntropy):
+        return "labels"
     if task.real:
         return "amounts"
     return {"words": "tags", "hashes": "tags", "octets": "following"}.get(inputs, "maps")
+
+
+def _windows(task: Task) -> dict[str, Any]:
+    """What the card says of windows over a table."""
+    variables, horizon = task.output_shape
+    lookback = task.input_shape[1] - horizon * bool(task.calendar)
+    return {"variables": variables, "lookback": lookback, "horizon": horizon, "calendar": task.calendar}
 
 
 def _single(hashed: Sequence[tuple[str, Fingerprints]]) -> tuple[str, Fingerprints]:

@@ -84,6 +84,14 @@ _INPUTS: Mapping[str, _Inputs] = {
         "# images is a tensor (B, {inside})",
         onnx=_FLOAT,
     ),
+    "windows": _Inputs(
+        "the last {lookback} steps of the columns {columns}, in their units,",
+        "recent.csv x.npy",
+        "x",
+        'labels, x = read("recent.csv")  # or a tensor (B, {inside}): see prepare',
+        ("read",),
+        onnx="float32 windows as `prepare` gives them",
+    ),
     "words": _Inputs(
         "texts, of which it reads the first {length} words,",
         '"{text}" lines.txt',
@@ -123,6 +131,8 @@ _OUTPUTS: Mapping[str, _Outputs] = {
     "classes": _Outputs("the logits of {outputs} classes", "classify", "classify"),
     "maps": _Outputs("logits of shape {all}, the classes first", "write the classes beside each file", "classify"),
     "amounts": _Outputs("numbers of shape {all} on the scale of the targets", "print or write the outputs"),
+    "labels": _Outputs("the logits of {outputs} labels, any number of which may hold", "say labels", "scores"),
+    "forecasts": _Outputs("the next {horizon} steps in the same units", "say or write the steps that follow"),
     "tags": _Outputs("the logits of {outputs} tags for each word", "tag words", "tag"),
     "following": _Outputs("the logits of the byte after each of them", "go on with a text", "following"),
 }
@@ -150,6 +160,7 @@ def page(card: Mapping[str, Any], shape: Sequence[int], kind: Kind, files: Seque
         "tensor": tensor.rpartition(".")[2],
         "inside": ", ".join(map(str, card["input"]["shape"])),
         "text": kind.text,
+        "columns": ", ".join(f"`{name}`" for name in card["classes"] or ()),
         "given": "they are in the data" if card["normalization"]["mean"] else "the task gives them",
     }
     answers = [f"answers = {made.function}({given.name})"] if made.function else []

@@ -9,10 +9,12 @@ from typing import final
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.quality import absolute_error, mean_squared_error, squared_error
+from nasplat.scaling import Scale
 from nasplat.task import Arrays, Task
 from nasplat.training.recipe import Recipe
 
@@ -67,7 +69,7 @@ def forecast(path: str) -> Task:
     file, lookback, horizon, columns = _parse(path)
     table = _read(file, columns)
     _check_lengths(path, table, lookback, horizon)
-    values = _standardized(table)
+    values, units = _standardized(table)
     starts = (0, table.ends[0] - lookback, table.ends[1] - lookback)
     windows = partial(_windows, values, table.calendar, lookback, horizon)
     sources: list[Callable[[], Arrays]] = [
@@ -82,6 +84,7 @@ def forecast(path: str) -> Task:
         real=True,
         calendar=calendar,
         scaled=True,
+        units=units,
         search=sources[0],
         valid=sources[1],
         test=sources[2],
@@ -125,7 +128,8 @@ def _read(file: Path, columns: tuple[str, ...]) -> _Table:
         values = frame[list(names)].to_numpy(dtype=np.float64).T
         times = None if dates is None else pd.DatetimeIndex(pd.to_datetime(frame[dates]))
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"forecast {file}: expected numbers, and dates in {dates!r}: {error}") from error
+        of_dates = "" if dates is None else f", and dates in {dates!r}"
+        raise InvalidInputError(f"forecast {file}: expected numbers{of_dates}: {error}") from error
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(0))[0])
         raise InvalidInputError(f"forecast {file}, row {row + 1}: a value is missing or infinite; fill it first")
@@ -163,14 +167,14 @@ def _check_lengths(path: str, table: _Table, lookback: int, horizon: int) -> Non
         )
 
 
-def _standardized(table: _Table) -> NDArray[np.float32]:
+def _standardized(table: _Table) -> tuple[NDArray[np.float32], Scale]:
     train = table.values[:, : table.ends[0]]
     mean, std = train.mean(1, keepdims=True), train.std(1, keepdims=True)
     if not std.all():
         constant = table.names[int(np.flatnonzero(std == 0)[0])]
         raise InvalidInputError(f"forecast: column {constant!r} is constant over the training part; leave it out")
     standardized: NDArray[np.float64] = (table.values - mean) / std
-    return standardized.astype(np.float32)
+    return standardized.astype(np.float32), Scale(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
 
 
 def _windows(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from nasplat.errors import InvalidInputError
 from nasplat.export.bundle import export_bundle
 from nasplat.export.kinds import kind_of, reading
 from nasplat.export.prepare import on_the_scale_of_the_data
+from nasplat.quality import BinaryCrossEntropy, mean_auroc
 from nasplat.scaling import Standardization
 from nasplat.search_spaces.blocks import minhash
 from nasplat.search_spaces.blocks.inputs.tokens import HashProjection
@@ -29,6 +31,7 @@ from nasplat.search_spaces.blocks.token_mixers.prob_sparse import ProbSparseAtte
 from nasplat.search_spaces.text_mixer.space import TextMixer
 from nasplat.seeding import torch_seed
 from nasplat.task import Part, Task
+from nasplat.tasks.forecast import forecast
 from nasplat.tasks.text.characters import char_lm
 from nasplat.tasks.text.sentences import tagging, text_classification
 from nasplat.training.normalization import Normalization
@@ -288,6 +291,91 @@ def test_numbers_are_said_by_name(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x.numpy())
     left, right = network(x)[0].tolist()
     assert _run(folder, str(tmp_path / "x.npy"))[1] == f"{tmp_path / 'x.npy'}: left {left:.6g}, right {right:.6g}\n"
+
+
+@pytest.mark.parametrize("step", ["1h", "15min", None])
+def test_a_forecaster_goes_on_with_a_table_in_its_units(step: str | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"load": 500 + 100 * rng.normal(size=100), "temp": 1e-3 * rng.normal(size=100)})
+    if step is not None:
+        frame.insert(0, "date", pd.date_range("2024-02-27 22:00", periods=100, freq=step))
+    frame.to_csv(tmp_path / "power.csv", index=False)
+    task = forecast(f"{tmp_path / 'power.csv'}@8,3")
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(task.input_shape)), 6), nn.Unflatten(1, (2, 3)))
+    folder = _exported(network, task, tmp_path / "bundle", onnx=True)
+    _passes_ruff(folder)
+    # The last window of the test part; the rows after it are known here, but not to the bundle.
+    x = task.data(Part.TEST).inputs[-1:]
+    mean, std = (frame[:70][["load", "temp"]].agg(how).to_numpy() for how in ("mean", lambda c: c.std(ddof=0)))
+    with torch.no_grad():
+        expected = network(x)[0].T.numpy() * std + mean
+    frame[:-3].to_csv(tmp_path / "recent.csv", index=False)
+    code, out, err = _run(folder, str(tmp_path / "recent.csv"))
+    assert (code, err) == (0, "")
+    said = pd.read_csv(io.StringIO(out))
+    np.testing.assert_allclose(said[["load", "temp"]], expected, rtol=1e-4, atol=1e-6)
+    moments = ["1", "2", "3"] if step is None else frame["date"][-3:].astype(str).tolist()
+    assert said["step"].astype(str).tolist() == moments
+    model = _module(folder)
+    labels, window = model.read(str(tmp_path / "recent.csv"))
+    np.save(tmp_path / "windows.npy", window.numpy())
+    assert labels == [str(tmp_path / "recent.csv")]
+    assert _run(folder, str(tmp_path / "windows.npy"))[1].strip().endswith("windows.outputs.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "windows.outputs.npy")[0].T, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("date,load\n2024-01-01,1\n2024-01-02,2\n", "expected 8 rows or more with the columns load, temp, got 2 rows"),
+        ("load,temp\n" + "1,2\n" * 8, "expected a column of dates, named date or time or datetime or timestamp"),
+        ("date,load,temp\n" + "2024-01-01,1,\n" * 8, "a value of the last 8 rows is missing or infinite"),
+        ("date,load,temp\n" + "Monday,1,2\n" * 8, "Invalid isoformat string: 'Monday'"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"load": np.arange(90.0), "temp": np.arange(90.0) % 7})
+    frame.insert(0, "date", pd.date_range("2024-01-01", periods=90, freq="h"))
+    frame.to_csv(tmp_path / "power.csv", index=False)
+    task = forecast(f"{tmp_path / 'power.csv'}@8,3")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(task.input_shape)), 6), nn.Unflatten(1, (2, 3)))
+    folder = _exported(network, task, tmp_path / "bundle")
+    (tmp_path / "recent.csv").write_text(text)
+    code, _, err = _run(folder, str(tmp_path / "recent.csv"))
+    assert (code, err) == (1, f"{tmp_path / 'recent.csv'}: {said}\n")
+
+
+def test_labels_are_said_with_their_scores(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3, 6)).astype(np.float32), rng.random((40, 3)) < 0.5
+    task = Task(
+        "sounds",
+        input_shape=(3, 6),
+        output_shape=(3,),
+        target_shape=(3,),
+        real=True,
+        search=(x, y.astype(np.float32)),
+        loss=BinaryCrossEntropy(),
+        metrics={"mean_auroc": mean_auroc},
+        classes=("dog", "rain", "train"),
+    )
+    network = _Reshaped((3,))
+    with torch.no_grad():
+        network.linear.weight.zero_()
+        network.linear.bias.copy_(torch.tensor([1.0, -1.0, 2.0]))
+    folder = _exported(network, task, tmp_path / "bundle")
+    _passes_ruff(folder)
+    np.save(tmp_path / "x.npy", x[:1])
+    assert _run(folder, str(tmp_path / "x.npy"))[1] == f"{tmp_path / 'x.npy'}: train (88.1%), dog (73.1%)\n"
+    torch.testing.assert_close(
+        _module(folder).scores(torch.from_numpy(x[:1])), torch.tensor([[0.731059, 0.268941, 0.880797]])
+    )
+    with torch.no_grad():
+        network.linear.bias.sub_(3.0)
+    folder = _exported(network, task, tmp_path / "shy")
+    said = f"{tmp_path / 'x.npy'}: none; the likeliest is train (26.9%)\n"
+    assert _run(folder, str(tmp_path / "x.npy"))[1] == said
 
 
 def test_ids_without_words_are_taken_as_they_are(tmp_path: Path) -> None:
