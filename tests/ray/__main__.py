@@ -3,18 +3,24 @@
 Each file has a process of its own, because Ray keeps much of a cluster in global variables; a time within which it
 ends; and a second attempt if it fails, because here everything depends on how fast many processes start. Whatever a
 file has started ends with it: on Linux this process is made the parent of all orphans, so none is out of reach.
+
+Of several files two run at a time, each by a process like this one, and what they said is shown as they end: a cluster
+often waits, for what is long or for what is silent.
 """
 
 import ctypes
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parents[1]
@@ -25,24 +31,48 @@ _LAST_SECONDS = 10.0
 """For a file that is stopped, to say where it was."""
 _PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
+_AT_A_TIME = 2
 
 
 def main(files: Sequence[str]) -> int:
-    """Run the files one after another; 1 if one of them failed twice."""
-    if sys.platform == "linux":
-        pr_set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
+    """Run the files; 1 if one of them failed twice."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    files = files or sorted(str(f.relative_to(_ROOT)) for f in _HERE.glob("test_*.py"))
+    if len(files) > 1:
+        return _run_all(files)
+    said = _run(files[0])
+    _say(f"{files[0]}: {said}")
+    return int(said.startswith(_FAILED))
+
+
+def _run_all(files: Sequence[str]) -> int:
+    """Run several files, each by a process of its own; 1 if one of them failed."""
     begun = time.monotonic()
-    said = {file: _run(file) for file in files or sorted(str(f.relative_to(_ROOT)) for f in _HERE.glob("test_*.py"))}
-    _say("\n".join(f"{file}: {text}" for file, text in said.items()))
-    failed = [file for file, text in said.items() if text.startswith(_FAILED)]
-    _say(f"{len(said) - len(failed)} of {len(said)} files passed in {time.monotonic() - begun:.0f} s")
+    waiting, failed = deque(files), 0
+    running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    with ExitStack() as stack:
+        while waiting or running:
+            while waiting and len(running) < _AT_A_TIME:
+                output: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+                command = [sys.executable, "-m", "tests.ray", waiting.popleft()]
+                process = stack.enter_context(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+                stack.callback(process.terminate)
+                running.append((process, output))
+            time.sleep(_PAUSE_SECONDS)
+            for process, output in [r for r in running if r[0].poll() is not None]:
+                running.remove((process, output))
+                output.seek(0)
+                _say(output.read().decode(errors="replace"))
+                failed += bool(process.returncode)
+    _say(f"{len(files) - failed} of {len(files)} files passed in {time.monotonic() - begun:.0f} s")
     return int(bool(failed))
 
 
 def _run(file: str) -> str:
     """What became of a file."""
+    if sys.platform == "linux":
+        pr_set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
     whys: list[str] = []
     while len(whys) < _ATTEMPTS:
         begun = time.monotonic()

@@ -13,8 +13,18 @@ from nasplat.config import Execution
 from nasplat.executors import TrialExecutor
 from nasplat.ray.executor import ray_executor
 
-QUICK = {"health_check_period_ms": 1_000, "health_check_timeout_ms": 2_000, "health_check_failure_threshold": 3}
-"""A node that is gone is known to be within seconds."""
+QUICK: dict[str, Any] = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 200,
+    "health_check_timeout_ms": 30_000,
+    "health_check_failure_threshold": 3,
+    "worker_register_timeout_seconds": 300,
+    "memory_monitor_refresh_ms": 0,
+    "prestart_worker_first_driver": False,
+    "enable_metrics_collection": False,
+}
+"""Settings of Ray: a node whose process is gone is known to be within a second, and one that is slow, because the
+machine is busy or has little memory left, keeps its workers; nothing runs that no test needs."""
 
 BARE: dict[str, Any] = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 """A head without the processes that serve people and autoscalers, each of which takes seconds to start."""
@@ -27,6 +37,13 @@ def _no_tokens() -> Iterator[None]:
     """Ray that is started by ``local`` turns tokens on for all clusters of the process, which were begun without."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_looks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nasplat.ray.executor._LOOK_SECONDS", 0.25)
         yield
 
 

@@ -22,7 +22,7 @@ from nasplat.ray import cluster as clusters
 from nasplat.ray.executor import ray_executor
 from nasplat.storage import SqlStore
 from nasplat.testing import calls
-from tests.ray.conftest import BARE
+from tests.ray.conftest import BARE, QUICK
 from tests.ray.helpers import is_alive
 
 # Ray leaves files open, and does not wait for the processes that it has ended.
@@ -50,7 +50,7 @@ def client_port() -> int:
 @pytest.fixture(scope="module")
 def cluster(home: Path, client_port: int) -> Iterator[Any]:
     """A node that also serves clients from outside."""
-    arguments = {**BARE, "num_cpus": 2, "ray_client_server_port": client_port}
+    arguments = {**BARE, "num_cpus": 2, "ray_client_server_port": client_port, "_system_config": QUICK}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     yield cluster
     cluster.shutdown()

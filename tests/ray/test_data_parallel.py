@@ -21,6 +21,7 @@ from nasplat.fidelity import Fidelity
 from nasplat.measurement import Measurement, Role
 from nasplat.trial import Proposal
 from nasplat.worker import Bench, BenchConfig, set_up
+from tests.ray.helpers import PATIENCE_SECONDS
 from tests.training.small import RECIPE, Plain, noise
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -30,9 +31,10 @@ SetUp: TypeAlias = Callable[..., Bench]
 
 @pytest.fixture(autouse=True)
 def _quick_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray Train without one of its processes, which looks whether a cloud takes nodes away, and with short naps."""
+    """Ray Train with short naps and long patience, without the process that looks whether a cloud takes nodes away."""
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 
 
 @pytest.fixture
@@ -57,8 +59,13 @@ def measured(bench: Bench, text: str, epochs: int = 3) -> Measurement:
     return bench.evaluator.measure(Proposal(bench.space.parse(text), Fidelity(epochs), seed=1))
 
 
-def test_two_nodes_train_as_one_process(bench: SetUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_a_lost_worker_and_then_two_nodes_train_as_one_process(
+    bench: SetUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    dying = bench("tests.training.sharing:Dying")
+    with pytest.raises(WorkerLostError, match=r"a process of a data-parallel training died: process \d: "):
+        measured(dying, "fault=second dies")
     alone = TrainingEvaluator(Plain(), noise(), RECIPE, final=True, weights=tmp_path / "alone")
     proposal = Proposal(Plain().parse("width=8"), Fidelity(3), seed=1)
     handler = signal.getsignal(signal.SIGINT)
@@ -74,15 +81,9 @@ def test_two_nodes_train_as_one_process(bench: SetUp, tmp_path: Path, monkeypatc
     assert "RAY_CHDIR_TO_TRIAL_DIR" not in os.environ
     assert signal.getsignal(signal.SIGINT) is handler
     assert ray.is_initialized()
+    del dying
     let_go()
     assert not ray.is_initialized()
-
-
-def test_a_process_that_dies_is_a_lost_worker_and_the_next_training_runs(bench: SetUp) -> None:
-    dying = bench("tests.training.sharing:Dying")
-    with pytest.raises(WorkerLostError, match=r"a process of a data-parallel training died: process \d: "):
-        measured(dying, "fault=second dies")
-    assert measured(dying, "fault=none")["val_loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_ctrl_c_ends_the_processes_and_is_an_interrupt(bench: SetUp, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         measured(hanging, "fault=hangs")
     presser.join()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert ray.available_resources()["CPU"] == 2
