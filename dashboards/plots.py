@@ -136,8 +136,9 @@ def proxy_against(pairs: Sequence[tuple[float, float]], proxy: str, metric: str,
     networks whose score is infinite have a place, and a few extreme scores do not press the rest together.
     """
     scores, values = np.array(pairs, dtype=float).T
-    tau = stats.kendalltau(scores, values).statistic
-    rho = stats.spearmanr(scores, values).statistic
+    constant = len({*scores}) == 1 or len({*values}) == 1  # of which there is no correlation
+    tau = np.nan if constant else stats.kendalltau(scores, values).statistic
+    rho = np.nan if constant else stats.spearmanr(scores, values).statistic
     infinite = int(np.isinf(scores).sum())
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.6), layout="constrained")

@@ -1,5 +1,6 @@
 """The platform as functions: search, resume, score, retrain. The command line is a thin layer over them."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -209,6 +210,8 @@ def retrain(
             raise InvalidInputError(
                 f"study {study!r} looked its measurements up in a table; there is nothing to retrain"
             )
+        if config.epochs == 0 and epochs is None:
+            raise InvalidInputError(f"study {study!r} has scored untrained networks; say how long: --epochs 50")
         chosen = list(architectures) or best_architectures(opened, config, top)
     selected_by = (task or registry.create("task", config.task)).selected_by
     final_epochs = config.epochs if epochs is None else epochs
@@ -225,11 +228,22 @@ def retrain(
         schedule_epochs=None,
         data_parallel=data_parallel,
     )
+    if weights is not None:
+        _make_folder(Path(weights))  # not found out after a training
     base = f"{study}/retrain-{final_epochs}-epochs-{'given' if architectures else f'top-{top}'}"
     settings = Execution(weights=str(weights) if weights is not None else None, **execution)
     with opened_store(store) as opened:
         final = replace(final, name=_name_for(opened, base, final))
         return run(final, opened, settings, task=task, observers=observers, parent=study)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"no weights can be kept in {folder} ({error.strerror}); choose a folder") from error
+    if not os.access(folder, os.W_OK):
+        raise InvalidInputError(f"no weights can be kept in {folder}: it cannot be written; choose another folder")
 
 
 def best_architectures(store: Store, config: StudyConfig, top: int) -> list[str]:

@@ -151,7 +151,10 @@ class StudyConfig:
         if self.seed < 0:
             raise InvalidInputError(f"seed must not be negative, got {self.seed}")
         if not self.task and self.benchmark is None:
-            raise InvalidInputError("a study needs a task to train on or a benchmark table to look up in")
+            raise InvalidInputError(
+                "a study needs a task to train on (--task digits; nasplat list tasks) or a benchmark table to "
+                "look up in (--benchmark csv:PATH#DATASET)"
+            )
 
     @property
     def fidelity(self) -> Fidelity:

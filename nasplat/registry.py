@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.proxy import Combination, ZeroCostProxy
+from nasplat.space import SearchSpace
 
 Kind: TypeAlias = Literal["search_space", "strategy", "proxy", "task", "executor", "table"]
 _GROUPS: dict[Kind, str] = {
@@ -110,9 +111,11 @@ def create(kind: Kind, name: str, *arguments: Any, options: Mapping[str, Any] | 
         options: A user's options; names and types are checked against the factory's keyword parameters.
 
     Raises:
-        InvalidInputError: For an unknown name or option, or an option of another type.
+        InvalidInputError: For an unknown name or option, an option of another type, or what is none of the kind.
     """
     factory, from_name = load(kind, name)
+    if not callable(factory):
+        raise InvalidInputError(f"{name!r} is {factory!r}, expected a {kind.replace('_', ' ')}: a class or a function")
     positional = [*arguments, *from_name]
     parameters = inspect.signature(factory).parameters
     allowed = {p.name: p for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY}
@@ -138,4 +141,7 @@ def create(kind: Kind, name: str, *arguments: Any, options: Mapping[str, Any] | 
     accepted = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(positional) > len(accepted):
         raise InvalidInputError(f"{name.partition(':')[0]!r} takes no argument after a colon, got {name!r}")
-    return factory(*positional, **(options or {}))
+    made = factory(*positional, **(options or {}))
+    if kind == "search_space" and not isinstance(made, SearchSpace):
+        raise InvalidInputError(f"{name!r} gives {type(made).__name__}, expected a nasplat.SearchSpace")
+    return made

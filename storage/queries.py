@@ -180,11 +180,13 @@ class Reader:
         }
 
     def measurements(self, space: str, fingerprint: str) -> list[Row]:
-        """All measurements of an architecture at every fidelity, whoever paid; metrics are columns."""
+        """All measurements of an architecture: every task and fidelity, whoever paid; metrics are columns."""
         m = s.measurement.c
+        asked_by = select(s.study.c.task).join_from(s.study, s.trial).where(s.trial.c.measurement_id == m.id).limit(1)
+        task = asked_by.correlate(s.measurement).scalar_subquery().label("task")
         statement = (
-            select(m.id.label("measurement_id"), m.epochs, m.data_fraction, m.resolution, m.seed, m.seconds)
-            .join(s.architecture)
+            select(m.id.label("measurement_id"), task, m.epochs, m.data_fraction, m.resolution, m.seed, m.seconds)
+            .join_from(s.measurement, s.architecture)
             .where(s.architecture.c.space == space, s.architecture.c.fingerprint == fingerprint)
             .order_by(m.epochs, m.id)
         )

@@ -111,6 +111,12 @@ def test_show_and_why(searched: Run) -> None:
     cell = searched("show", "resnet", "--space", "nasbench201", "--task", "digits", "--draw", "cell.png")
     assert Path("cell.png").read_bytes()[:4] == b"\x89PNG"
     assert "output = skip_connect(input)" in cell.out
+    measured = ("--space", "tests.plugins:Faulty", "--architecture", "fault=none,width=4,act=relu", "--proxy", "params")
+    for task in ("digits", "tests.plugins:blobs"):
+        assert searched("score", *measured, "--task", task, "--name", f"of {task}").code == 0
+    told = searched("show", "of digits").out
+    assert "\nfor task digits:\nepochs " in told
+    assert "\nfor task blobs:\nepochs " in told
     assert searched("why", "s").out == "no trial of s failed\n"
     failing = ("--space-set", "faults=raises", "--strategy", "random", "--name", "f", "--budget", "1")
     failed = searched(*SEARCH, *failing)
@@ -182,6 +188,8 @@ def test_settings_from_a_file(nasplat: Run, tmp_path: Path) -> None:
         (("--store", "no/such/folder/a.db"), "cannot be made: there is no folder no/such/folder"),
         (("--store", "mysterydb://x"), "not a database URL"),
         (("--epochs", "-1"), "epochs must be 0 or more, got -1"),
+        (("--space", "tests.plugins:blobs"), "'tests.plugins:blobs' gives Task, expected a nasplat.SearchSpace"),
+        (("--task", "tests.test_cli:SEARCH"), "expected a task: a class or a function"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(nasplat: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -216,6 +224,40 @@ def test_mistakes_with_data(nasplat: Run, tmp_path: Path) -> None:
     x[3, 0, 2, 2] = np.nan
     np.savez(tmp_path / "nan.npz", x=x, y=np.arange(20) % 2)
     assert "1 values are NaN or infinite" in search("arrays:nan.npz")
+
+
+def test_mistakes_with_files(searched: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ("query", "s", "--format", "csv", "-o", "none/t.csv"),
+        ("query", "s", "--format", "parquet", "-o", "none/t.parquet"),
+        ("plot", "s", "-o", "file"),
+        ("quickstart", "file/here"),
+    ):
+        result = searched(*arguments)
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1), result.err
+        assert arguments[-1] in result.err
+        assert "; give another path" in result.err
+    retrained = searched("retrain", "s", "--weights", "file/weights")
+    assert (retrained.code, json.loads(searched("list", "--json").out)[-1]["study"]) == (2, "s")
+    assert "no weights can be kept in file/weights (Not a directory)" in retrained.err
+
+
+def test_scores_alone_are_not_retrained(nasplat: Run) -> None:
+    assert nasplat("score", *SEARCH[1:5], "--samples", "2", "--name", "scores").code == 0
+    refused = nasplat("retrain", "scores")
+    assert "study 'scores' has scored untrained networks; say how long: --epochs 50" in refused.err
+
+
+def test_what_is_said_to_be_next_can_be_typed(nasplat: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--strategy", "random", "--budget", "1", "--name", "my study")
+    assert "next: nasplat retrain 'my study' --top 1 --seeds 3\n" in nasplat(*SEARCH, *small).out
+    other = nasplat(*SEARCH, *small, "--store", "other.db").out
+    assert "(nasplat query 'my study' --store other.db, nasplat plot 'my study' --store other.db)" in other
+    assert "next: nasplat retrain 'my study' --top 1 --seeds 3 --store other.db\n" in other
+    monkeypatch.setenv("NASPLAT_STORE", "third.db")
+    assert "next: nasplat retrain 'my study' --top 1 --seeds 3\n" in nasplat(*SEARCH, *small).out
+    assert "(mean over 1 seed, " in nasplat("retrain", "my study", "--seeds", "1").out
 
 
 def test_mistakes_with_stores(searched: Run, tmp_path: Path) -> None:

@@ -26,3 +26,8 @@ def test_without_infinite_scores_nothing_is_said_of_them() -> None:
     figure = proxy_against([(1.0, 0.2), (2.0, 0.1), (3.0, 0.4)], "params", "val_accuracy", "s")
     assert figure.axes[0].get_xlabel() == "rank of params"
     assert "τ = 0.333, ρ = 0.500, n = 3" in figure.axes[0].get_title(loc="left")
+
+
+def test_what_never_differs_has_no_correlation() -> None:
+    figure = proxy_against([(1.0, 0.25), (2.0, 0.25), (3.0, 0.25)], "params", "val_accuracy", "s")
+    assert "τ = nan, ρ = nan, n = 3" in figure.axes[0].get_title(loc="left")

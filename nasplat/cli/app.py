@@ -1,5 +1,6 @@
 """The ``nasplat`` command: its subcommands, and what an error looks like."""
 
+import errno
 import sys
 from functools import cache
 from pathlib import Path
@@ -46,8 +47,14 @@ def main() -> None:
     except NasplatError as error:
         output.error(str(error))
         sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"{error.filename}: " if error.filename is not None else ""
+        output.error(f"{what}{error.strerror}; give another path, or make it readable, writable, or room for it")
+        sys.exit(2)
     except KeyboardInterrupt:
         output.error("interrupted")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)

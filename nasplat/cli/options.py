@@ -1,5 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
+import os
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +12,9 @@ from sqlalchemy import make_url
 
 from nasplat.errors import InvalidInputError
 
+_STORE_VARIABLE = "NASPLAT_STORE"
 StoreOption: TypeAlias = Annotated[
-    str, typer.Option("--store", envvar="NASPLAT_STORE", help="Database URL, or path of a SQLite file.")
+    str, typer.Option("--store", envvar=_STORE_VARIABLE, help="Database URL, or path of a SQLite file.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 TrustOption: TypeAlias = Annotated[
@@ -58,3 +61,10 @@ def read_config(path: Path | None) -> dict[str, Any]:
 def shown_store(store: str) -> str:
     """A store as it may be printed: without the password of its URL."""
     return make_url(store).render_as_string(hide_password=True) if "://" in store else store
+
+
+def where(store: str) -> str:
+    """What a command needs behind it to find a store: nothing where that is the usual one or the environment's."""
+    if store == os.environ.get(_STORE_VARIABLE, "nasplat.db"):
+        return ""
+    return f" --store {shlex.quote(shown_store(store))}"

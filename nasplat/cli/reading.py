@@ -116,7 +116,8 @@ def _write(rows: list[dict[str, Any]], format_: str, out: Path | None, *, everyt
 
         if out is None:
             raise InvalidInputError("parquet is a file: give --output FILE.parquet")
-        pd.DataFrame(rows, columns=columns).to_parquet(out)
+        with out.open("wb") as file:
+            pd.DataFrame(rows, columns=columns).to_parquet(file)
     elif format_ == "csv":
         with out.open("w", newline="") if out else _stdout() as stream:
             writer = csv.DictWriter(stream, columns)
@@ -199,10 +200,7 @@ def show(
         output.print_json({**facts, **sizes, "choices": architecture.chosen, "measurements": measured, **honest})
         return
     _say(architecture, graph, counts, task)
-    if measured:
-        output.say()
-        shown = dict.fromkeys(k for m in measured for k in m if k not in (*_HIDDEN, "params", "flops"))
-        output.print_table(measured, list(shown))
+    _say_measured(measured)
     if shared:
         output.say()
         supernets.say(shared)
@@ -228,6 +226,16 @@ def _say(architecture: Architecture, graph: Graph, counts: Counts | None, task: 
     output.say()
     for line in _drawn(graph):
         output.say(f"  {line}")
+
+
+def _say_measured(measured: list[dict[str, Any]]) -> None:
+    """A table for each task, since their metrics differ, and mean other things where they do not."""
+    tasks = list(dict.fromkeys(m["task"] for m in measured))
+    for task in tasks:
+        output.say(f"\nfor task {task}:" if len(tasks) > 1 else "")
+        rows = [m for m in measured if m["task"] == task]
+        shown = dict.fromkeys(k for m in rows for k in m if k not in (*_HIDDEN, "task", "params", "flops"))
+        output.print_table(rows, [k for k in shown if any(m.get(k) is not None for m in rows)])
 
 
 def _supernets(reader: Reader, store: str, study: str) -> list[Any]:

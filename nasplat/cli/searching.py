@@ -1,6 +1,7 @@
 """Commands that search and train: search, resume, retrain; and what measuring commands report at the end."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -258,9 +259,10 @@ def report(study: Study, store: str, json: bool, *, top: int = 5) -> None:
     rows = [{"trial": t.number, **_metrics(t, names), "architecture": t.proposal.architecture.text} for t in ranked]
     output.print_table(rows, ["trial", *(n for n in names if any(r.get(n) is not None for r in rows)), "architecture"])
     supernets.say(shared)
-    output.say(f"results: {options.shown_store(store)} (nasplat query {config.name}, nasplat plot {config.name})")
+    name, where = shlex.quote(config.name), options.where(store)
+    output.say(f"results: {options.shown_store(store)} (nasplat query {name}{where}, nasplat plot {name}{where})")
     if config.benchmark is None and config.epochs > 0:
-        output.say(f"next: nasplat retrain {config.name} --top 1 --seeds 3")
+        output.say(f"next: nasplat retrain {name} --top 1 --seeds 3{where}")
 
 
 def _report_failures(study: Study) -> None:
@@ -275,6 +277,7 @@ def report_retraining(study: Study, json: bool) -> None:
     groups: dict[str, list[Trial]] = {}
     for trial in study.completed():
         groups.setdefault(trial.proposal.architecture.text, []).append(trial)
+    _report_failures(study)
     if not groups:
         output.say("no training completed; see why: nasplat why " + study.config.name)
         raise typer.Exit(1)
@@ -302,7 +305,7 @@ def report_retraining(study: Study, json: bool) -> None:
         of_what = "mean" if math.isnan(row["std"]) else "mean ± std"
         output.say(
             f"{_with_spread(metric, row[metric], row['std'])} "
-            f"({of_what} over {row['seeds']} seeds, {row['params']:,.0f} parameters)"
+            f"({of_what} over {row['seeds']} seed{'s' * (row['seeds'] > 1)}, {row['params']:,.0f} parameters)"
         )
         output.say(f"  {row['architecture']}")
         for path in row["weights"]:

@@ -32,7 +32,7 @@ def top(
     store: options.StoreOption = "nasplat.db",
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
     trials: Annotated[int, typer.Option(min=0, help="Most running trials to show of a study.")] = 10,
-    once: Annotated[bool, typer.Option("--once", help="Print one look and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one look and end, as where no terminal is.")] = False,
     json: options.JsonOption = False,
 ) -> None:
     """Show what runs now: studies and their drivers, workers and GPUs, trials; from any machine, until Ctrl-C.
@@ -48,7 +48,7 @@ def top(
         if json:
             output.print_json(look)
             return
-        if once:
+        if once or not output.console.is_terminal:
             output.console.print(_shown(look))
             return
         with Live(_shown(look), console=output.console, screen=True) as live:

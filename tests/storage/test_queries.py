@@ -217,7 +217,7 @@ def test_measurements_of_an_architecture(reader: Reader, searched: Searched) -> 
     architecture = best.proposal.architecture
     (row,) = reader.measurements(architecture.space, architecture.fingerprint)
     assert best.measurement is not None
-    assert row["val_accuracy"] == best.measurement["val_accuracy"]
+    assert (row["task"], row["val_accuracy"]) == ("cifar10", best.measurement["val_accuracy"])
     assert reader.measurements(architecture.space, "none") == []
 
 
