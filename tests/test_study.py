@@ -4,14 +4,17 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, ClassVar, final
 
 import pytest
 
 import nasplat
 from nasplat.config import Budget, Execution, StudyConfig
 from nasplat.errors import InvalidInputError, ReplayError
+from nasplat.executors import TrialExecutor, called
 from nasplat.measurement import FailureReason
 from nasplat.storage import Reader, SqlStore
 from nasplat.store import StudyState
@@ -179,6 +182,43 @@ def _own_interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_own_interrupts")
+@final
+class Joined(TrialExecutor):
+    """One worker, and another one from the first long wait on; nothing ends before both have a call."""
+
+    elastic: ClassVar[bool] = True
+
+    def __init__(self, _: Execution) -> None:
+        super().__init__()
+        self._calls: list[Callable[[], Future[Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> Future[Any]:
+            future.set_result(called(fn, *args, **kwargs).result())
+            return future
+
+        self._calls.append(run)
+        return future
+
+    def wait(self, timeout: float | None = None) -> list[Future[Any]]:
+        if len(self._calls) == 2:
+            calls, self._calls = self._calls, []
+            return [run() for run in calls]
+        if timeout is None:
+            raise RuntimeError("nobody would look at the capacity any more")
+        self.capacity = 2 if timeout > 0 else self.capacity
+        return []
+
+
+def test_a_worker_that_joins_while_nothing_ends_is_given_a_trial(store: SqlStore) -> None:
+    texts = [f"fault=none,width={width},act=relu" for width in (4, 5)]
+    settings = config(strategy="listed", strategy_options={"architectures": texts})
+    study = Study(settings, store, execution=Execution(executor="tests.test_study:Joined")).run()
+    assert [t.state for t in study.trials] == 2 * [TrialState.COMPLETED]
+
+
 def test_an_interrupt_ends_cleanly_and_can_be_resumed(store: SqlStore) -> None:
     settings = config(
         budget=3,
