@@ -155,31 +155,42 @@ def draw_architecture(graph: Graph, title: str) -> Figure:
     depth = [0] * len(graph.nodes)
     for source, target, _ in sorted(graph.edges, key=lambda e: e[1]):
         depth[target] = max(depth[target], depth[source] + 1)
+    height = _heights(depth)
     chain = all(target == source + 1 for source, target, _ in graph.edges)
     with mpl.rc_context({**_STYLE, "axes.grid": False}):
         if chain:
             return _draw_chain(graph, title)
         spans = [depth[target] - depth[source] for source, target, _ in graph.edges]
-        # Longer edges bend further, alternately up and down; "arc3" bends by a share of an edge's length.
-        bends = [0.22 * (span - 1) * (-1) ** (span % 2) for span in spans]
-        figure = Figure(figsize=(1.7 * (max(depth) + 1), 3.2), layout="constrained")
+        # Longer edges bend further, away from the middle or else alternately; "arc3" bends by a share of their length.
+        sides = [-np.sign(height[source] + height[target]) for source, target, _ in graph.edges]
+        bends = [0.22 * (span - 1) * (side or (-1) ** (span % 2)) for span, side in zip(spans, sides, strict=True)]
+        figure = Figure(figsize=(1.7 * (max(depth) + 1), 3.2 + 2 * max(height)), layout="constrained")
         axes = figure.subplots()
         axes.axis("off")
         axes.set_aspect("equal")
         for (source, target, label), span, bend in zip(graph.edges, spans, bends, strict=True):
             arrow = {"arrowstyle": "-|>", "color": _GREY, "connectionstyle": f"arc3,rad={bend}", "shrinkA": 20}
-            axes.annotate("", (depth[target], 0), (depth[source], 0), arrowprops={**arrow, "shrinkB": 20})
+            ends = (depth[target], height[target]), (depth[source], height[source])
+            axes.annotate("", *ends, arrowprops={**arrow, "shrinkB": 20})
             style = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"}
             middle = (depth[source] + depth[target]) / 2
-            axes.text(middle, -bend * span / 2, label, ha="center", va="center", fontsize=6.5, bbox=style)
+            level = (height[source] + height[target]) / 2 - bend * span / 2
+            axes.text(middle, level, label, ha="center", va="center", fontsize=6.5, bbox=style)
         for node, label in enumerate(graph.nodes):
             style = {"boxstyle": "round,pad=0.4", "fc": "#e8f0f9", "ec": _BLUE}
-            axes.text(depth[node], 0, label, ha="center", va="center", fontsize=8, bbox=style)
+            axes.text(depth[node], height[node], label, ha="center", va="center", fontsize=8, bbox=style)
         reach = max((abs(bend) * span / 2 for bend, span in zip(bends, spans, strict=True)), default=0.0) + 0.25
+        reach = max(reach, max(height) + 0.25)
         axes.set_xlim(-0.3, max(depth) + 0.3)
         axes.set_ylim(-reach, reach)
         axes.set_title(title, loc="left", fontsize=7)
     return figure
+
+
+def _heights(depth: Sequence[int]) -> list[float]:
+    """How high each node stands in the column of its depth, which its nodes share evenly around 0."""
+    columns = [[node for node, column in enumerate(depth) if column == d] for d in depth]
+    return [0.6 * ((len(nodes) - 1) / 2 - nodes.index(node)) for node, nodes in enumerate(columns)]
 
 
 def _draw_chain(graph: Graph, title: str) -> Figure:

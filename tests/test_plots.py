@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from nasplat.dashboards.plots import proxy_against
+from nasplat.dashboards.plots import draw_architecture, proxy_against
+from nasplat.space import Graph
 
 
 @pytest.mark.parametrize("infinity", [-math.inf, math.inf])
@@ -31,3 +32,13 @@ def test_without_infinite_scores_nothing_is_said_of_them() -> None:
 def test_what_never_differs_has_no_correlation() -> None:
     figure = proxy_against([(1.0, 0.25), (2.0, 0.25), (3.0, 0.25)], "params", "val_accuracy", "s")
     assert "τ = nan, ρ = nan, n = 3" in figure.axes[0].get_title(loc="left")
+
+
+def test_nodes_beside_each_other_do_not_hide_each_other() -> None:
+    edges = ((0, 1, ""), (0, 2, ""), (2, 3, ""), (1, 4, ""), (3, 4, ""))
+    figure = draw_architecture(Graph(("input", "pool", "conv", "conv", "output"), edges), "a cell")
+    nodes = [
+        text.get_position() for text in figure.axes[0].texts if text.get_text() in ("input", "pool", "conv", "output")
+    ]
+    assert len({*nodes}) == 5
+    assert {y for x, y in nodes if x == 1} == {0.3, -0.3}
