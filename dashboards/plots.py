@@ -164,7 +164,8 @@ def draw_architecture(graph: Graph, title: str) -> Figure:
         # Longer edges bend further, away from the middle or else alternately; "arc3" bends by a share of their length.
         sides = [-np.sign(height[source] + height[target]) for source, target, _ in graph.edges]
         bends = [0.22 * (span - 1) * (side or (-1) ** (span % 2)) for span, side in zip(spans, sides, strict=True)]
-        figure = Figure(figsize=(1.7 * (max(depth) + 1), 3.2 + 2 * max(height)), layout="constrained")
+        reach = 0.25 + max([*height, *(abs(bend) * span / 2 for bend, span in zip(bends, spans, strict=True))])
+        figure = Figure(figsize=(1.7 * (max(depth) + 1), max(3.2, 3.4 * reach)), layout="constrained")
         axes = figure.subplots()
         axes.axis("off")
         axes.set_aspect("equal")
@@ -179,8 +180,6 @@ def draw_architecture(graph: Graph, title: str) -> Figure:
         for node, label in enumerate(graph.nodes):
             style = {"boxstyle": "round,pad=0.4", "fc": "#e8f0f9", "ec": _BLUE}
             axes.text(depth[node], height[node], label, ha="center", va="center", fontsize=8, bbox=style)
-        reach = max((abs(bend) * span / 2 for bend, span in zip(bends, spans, strict=True)), default=0.0) + 0.25
-        reach = max(reach, max(height) + 0.25)
         axes.set_xlim(-0.3, max(depth) + 0.3)
         axes.set_ylim(-reach, reach)
         axes.set_title(title, loc="left", fontsize=7)
