@@ -25,7 +25,7 @@ from typing import IO
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parents[1]
 _FAILED = "FAILED"
-_LIMIT_SECONDS = 600.0
+_LIMIT_SECONDS = 900.0
 """Of one attempt; on two cores that are not busy none takes a sixth of it."""
 _LAST_SECONDS = 10.0
 """For a file that is stopped, to say where it was."""
