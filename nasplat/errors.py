@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 from nasplat.attempt import Ending
 
+_MOST_NAMES = 40
+"""That one error lists: a store may hold thousands of studies."""
+
 
 class NasplatError(Exception):
     """Base of every error that nasplat raises on purpose; the command line prints it and exits with code 2."""
@@ -59,8 +62,9 @@ class ReplayError(NasplatError):
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> InvalidInputError:
-    """The error for a name that nobody registered, with the nearest valid one."""
+    """The error for a name that nobody registered, with the nearest valid one, else all or the first of them."""
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names) or 'none'}"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(names[:_MOST_NAMES]) or 'none'}{more}"
     return InvalidInputError(f"unknown {kind} {name!r}: {hint}")

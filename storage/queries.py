@@ -230,13 +230,16 @@ class Reader:
         return [{**row, "silent_seconds": now - row["heartbeat_at"]} for row in found]
 
     def proxies(self, study: str) -> list[str]:
-        """The metrics that the study's architectures have at zero epochs, whoever measured them."""
+        """The metrics that the study's architectures have at zero epochs for its task, whoever measured them.
+
+        A study of a table has none of its own task: it takes those of any.
+        """
         return sorted(
             r.name for r in self._execute(self._untrained(study).with_only_columns(s.metric.c.name).distinct())
         )
 
     def proxy_pairs(self, study: str, proxy: str, metric: str) -> list[tuple[float, float]]:
-        """A zero-cost score and a trained metric of each distinct measurement of a study that has both."""
+        """A zero-cost score, as in ``proxies``, and a trained metric of each distinct measurement that has both."""
         trained = s.metric.alias()
         statement = (
             self._untrained(study)
@@ -249,13 +252,18 @@ class Reader:
 
     def _untrained(self, study: str) -> Select[Any]:
         """Distinct trained trials of a study joined to the metrics that their architectures have at zero epochs."""
-        t, m = s.trial.c, s.measurement.c
-        return (
+        t, m, scored = s.trial.c, s.measurement.c, s.trial.alias()
+        own = self.study(study)
+        statement = (
             select(t.id)
             .join(s.measurement, (m.architecture_id == t.architecture_id) & (m.epochs == 0))
             .join(s.metric, s.metric.c.measurement_id == m.id)
             .where(t.study_id == self._study_id(study), t.epochs > 0, t.state == "completed", t.repeat_of.is_(None))
         )
+        if own["config"].get("benchmark"):
+            return statement
+        alike = select(s.study.c.id).where(s.study.c.task == own["task"])
+        return statement.where(exists().where(scored.c.measurement_id == m.id, scored.c.study_id.in_(alike)))
 
     def sql(self, statement: str, limit: int = 10_000, *, seconds: float = 30.0) -> list[Row]:
         """The first rows of one SELECT over the documented views; it cannot write, attach or run on for ever.

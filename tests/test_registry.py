@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from nasplat import registry
-from nasplat.errors import InvalidInputError
+from nasplat.errors import InvalidInputError, unknown_name
 from nasplat.registry import Kind
 
 HERE = "tests.test_registry"
@@ -104,3 +104,9 @@ def test_names_are_sorted() -> None:
     names = registry.names("executor")
     assert {"process", "serial"} <= set(names)
     assert names == sorted(names)
+
+
+def test_not_all_of_many_names_are_listed() -> None:
+    error = unknown_name("study", "zzz", [f"s{number:03}" for number in range(1_000)])
+    assert str(error).startswith("unknown study 'zzz': valid: s000, s001, ")
+    assert str(error).endswith(", s039 and 960 more")

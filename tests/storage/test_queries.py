@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nasplat
 from nasplat.errors import InvalidInputError, StoreError
 from nasplat.measurement import Metric, Role
 from nasplat.pareto import non_dominated
@@ -295,3 +297,21 @@ def trial_with(study: str, number: int, point: tuple[float, float] | None) -> Tr
     metrics = {"val_accuracy": Metric(point[0], Role.SEARCH), "params": Metric(point[1], Role.NONE)}
     outcome = replace(measurement(0.0), metrics=metrics)
     return replace(completed(number), identity=identity(study, number), outcome=outcome)
+
+
+def test_scores_of_another_task_are_not_set_against_trainings(tmp_path: Path) -> None:
+    store, four = tmp_path / "s.db", [f"fault=none,width={width},act=relu" for width in (2, 4, 6, 8)]
+    listed: dict[str, Any] = {"space": "tests.plugins:Faulty", "store": store}
+    nasplat.score(task="digits", architectures=four, name="other", proxy="naswot", **listed)
+    listed |= {"task": "tests.plugins:blobs"}
+    options = {"architectures": four}
+    nasplat.search(strategy="listed", strategy_options=options, epochs=1, budget=4, name="trained", **listed)
+    with Reader(store) as reader:
+        assert reader.proxies("trained") == []
+        assert reader.proxy_pairs("trained", "naswot", "val_accuracy") == []
+        nasplat.score(architectures=four[:3], name="own", proxy="naswot", **listed)
+        assert "naswot" in reader.proxies("trained")
+        own = {t.measurement["naswot"] for t in nasplat.resume("own", store=store).completed() if t.measurement}
+        pairs = reader.proxy_pairs("trained", "naswot", "val_accuracy")
+        assert {score for score, _ in pairs} == own
+        assert len(pairs) == 3
