@@ -205,6 +205,16 @@ def test_several_scores_are_combined_by_their_ranks(nasplat: Run) -> None:
     assert "is counting" in table
 
 
+def test_scores_for_another_task_are_left_out_unless_they_are_named(nasplat: Run) -> None:
+    listed = ("--strategy", "exhaustive", "--budget", "10", "--epochs", "1", "--data-fraction", "0.05", "--name", "d")
+    assert nasplat("search", "--space", TOY, "--task", "digits", *listed).code == 0
+    refused = nasplat("audit", "d")
+    assert refused.code == 2
+    assert "the store has no scores over toy for digits; first: nasplat score --space" in " ".join(refused.err.split())
+    (named,) = _audits(nasplat, "d", "--scores", "s")["audits"]
+    assert named["architectures"] == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -117,19 +117,22 @@ class _Trained(Protocol):
 
 
 def _sources(reader: Reader, study: str | None, space: str | None) -> list[str]:
-    """The study itself where it has scores, else all studies of its space that do."""
+    """The study itself where it has scores, else all studies of its space that do, and of its task if it trains."""
     if study is not None and _untrained(reader, study, 1):
         return [study]
     if study is None and space is None:
         raise InvalidInputError("whose scores? Name their study with --scores, or all of a space with --space")
+    task = None
     if study is not None:
-        known = _name(reader.study(study)["space"])
+        own = reader.study(study)
+        known, task = _name(own["space"]), None if own["config"].get("benchmark") else own["task"]
     else:
         known = registry.create("search_space", space or "").name
-    others = [r["study"] for r in reader.studies() if _name(r["space"]) == known]
+    others = [r["study"] for r in reader.studies() if _name(r["space"]) == known and task in (None, r["task"])]
     sources = [name for name in others if _untrained(reader, name, 1)]
     if not sources:
-        raise InvalidInputError(f"the store has no scores over {known}; first: nasplat score --space {known} --task …")
+        wanted = f"the store has no scores over {known}{f' for {task}' if task else ''}"
+        raise InvalidInputError(f"{wanted}; first: nasplat score --space {known} --task {task or '…'}")
     return sources
 
 
