@@ -8,26 +8,27 @@ stood for by its encoder at width 64 behind one MinHash projection: mixer, norma
 as published, depth and perceptrons cut.
 
 Networks are trained on a tenth of the training part. A third of it joins the validation part, because on that alone
-one standard error of an accuracy is more than what good networks differ by.
+one standard error of an accuracy is more than what good networks differ by. What is left is a second test part, ten
+times as large as the published one.
 
 The stand-ins are trained with several seeds. Regularized evolution gets as many trainings as all stand-ins together,
-``naswot`` four fewer for its scores, and trains the networks that are scored best. A quarter of a search's trainings
-goes to its finalists, the best networks of the others, with further seeds, because the best of many single trainings is
-partly luck; a search has found the finalist with the best mean. CPU
-seconds (one thread) are printed: they are what this run has spent, and so are too small in a run that goes on with an
-earlier one. What was found, and all stand-ins, are trained anew with fresh seeds and measured on the test part, which
-nothing was selected by. Every search is run with several seeds of its own; evolution also from a first population that
-begins with the stand-ins.
+``naswot`` five fewer for its scores, and trains the networks that are scored best. A quarter of a search's trainings
+goes to further seeds of its best networks, because the best of many single trainings is partly luck: one more of each
+of ten, five more of the three that are best by then; a search has found the one with the best mean of these six. What
+was found, and all stand-ins, are trained anew with fresh seeds and measured on both test parts, which nothing was
+selected by. Every search is run with several seeds of its own; evolution also from a first population that begins with
+the stand-ins. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run
+that goes on with an earlier one.
 
-Everything is kept in the folder ``--out``: a run that was killed goes on where it was, a finished one only prints and
-draws. The picture is written to ``docs/images/mixer-search.png``.
+Searches are kept in the folder ``--out``: a run that was killed goes on where it was, a finished one only tests,
+prints and draws. The picture is written to ``docs/images/mixer-search.png``.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -38,14 +39,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import nasplat
-from benchmarks.mixers import write
+from benchmarks.mixers import of, trained, write
 from nasplat import registry
 from nasplat.config import Budget
 from nasplat.counting import count
+from nasplat.fidelity import Fidelity
 from nasplat.pareto import non_dominated
 from nasplat.space import SearchSpace
+from nasplat.splits import order_of
 from nasplat.study import Study
-from nasplat.task import Task
+from nasplat.task import Data, Part, Task
 from nasplat.tasks.text.reading import read
 
 SPACE, MOST_PARAMS = "text-mixer", 130_000
@@ -70,11 +73,15 @@ HELD_OUT = 1 / 3
 """Share of the training sentences that joins the validation part."""
 SCORED, FEWER_TRAININGS = 100, 5
 """Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
-FINALISTS, FINALIST_SEEDS = 5, 5
-"""How many networks of a search are trained with further seeds, and with how many."""
+FINALS = ((10, 1), (3, 5))
+"""How many networks of a search are trained further, and with how many seeds: first these, then the best of them."""
+FINAL_SEED, TEST_SEED = 1_000, 2_000
+"""The first of both: nothing was searched with them."""
 FROM_REFERENCES = "evolution from references"
 FIRST_SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1, FROM_REFERENCES: 100}
 """Of each kind of search. From the same seed two would draw the same networks, and one get trainings of the other."""
+Tested = Mapping[str, tuple["Point", "Point"]]
+"""By name of a stand-in or of a search, on the small and on the large test part."""
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "mixer-search.png"
 COLOURS = {"regularized-evolution": "#2563ab", "naswot": "#3a9a6b", FROM_REFERENCES: "#8a4fb0"}
 REFERENCE = "#d9622b"
@@ -100,6 +107,15 @@ class Point:
         """Mean over the seeds, in percent."""
         return statistics.fmean(self.accuracies)
 
+    @property
+    def deviation(self) -> float:
+        """Over the seeds, in percent."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    def joined(self, other: "Point | None") -> "Point":
+        """With the seeds of another measurement of the same architecture."""
+        return self if other is None else replace(self, accuracies=self.accuracies + other.accuracies)
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -108,12 +124,14 @@ class Bench:
 
     Attributes:
         task: The sentences.
+        space: Of the networks.
         store: Path of the database.
         epochs: Of every training.
         data_fraction: Share of the training part.
     """
 
     task: Task
+    space: SearchSpace
     store: Path
     epochs: int
     data_fraction: float
@@ -135,10 +153,22 @@ class Bench:
             store=self.store,
         )
 
-    def tested(self, study: str, seeds: int, architectures: Sequence[str] = ()) -> list[Point]:
-        """A study's best network, or the given ones, trained anew and measured on the test part."""
-        again = nasplat.retrain(study, store=self.store, seeds=seeds, architectures=architectures, task=self.task)
-        return points(again, "test_accuracy")
+    def tests(self) -> tuple[Data, Data]:
+        """The test part, and what no network is trained or selected with of the training part."""
+        train = self.task.data(Part.TRAIN)
+        order = torch.from_numpy(order_of(train.targets.numpy(), seed=0))  # of which trainings take the first
+        return self.task.data(Part.TEST), train.take(order[round(self.data_fraction * len(train)) :])
+
+    def tested(self, text: str, seeds: int) -> tuple["Point", "Point"]:
+        """A network, trained with fresh seeds and measured on both."""
+        build, fidelity = of(self.space, text, self.task), Fidelity(self.epochs, self.data_fraction)
+        accuracies: tuple[list[float], list[float]] = ([], [])
+        for seed in range(TEST_SEED, TEST_SEED + seeds):
+            result = trained(self.task, build, fidelity, seed)
+            for found, data in zip(accuracies, self.tests(), strict=True):
+                found.append(100 * result.judged(data)["accuracy"])
+        small, large = (Point(result.params, tuple(found), text) for found in accuracies)
+        return small, large
 
 
 def divided(source: Path, folder: Path) -> Task:
@@ -178,7 +208,7 @@ class Search:
         kind: Of search.
         seed: Which one of its kind.
         once: What it has trained once.
-        found: The finalist with the best mean over further seeds.
+        found: What has the best mean over further seeds.
         seconds: CPU seconds that this run has spent on it.
     """
 
@@ -194,10 +224,15 @@ class Search:
         return f"{self.kind}-{self.seed}"
 
 
+def final_trainings() -> int:
+    """How many of a search's trainings are further ones."""
+    return sum(networks * seeds for networks, seeds in FINALS)
+
+
 def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[str]) -> Search:
     """Train networks once, then the best of them with further seeds."""
     start = time.process_time()
-    name, left = f"{kind}-{seed}", trainings - FINALISTS * FINALIST_SEEDS
+    name, left = f"{kind}-{seed}", trainings - final_trainings()
     strategy = "naswot" if kind == "naswot" else "regularized-evolution"
     if kind == "naswot":
         settings: dict[str, Any] = {"samples": SCORED, "finalists": left - FEWER_TRAININGS}
@@ -206,10 +241,16 @@ def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[s
     if kind == FROM_REFERENCES:
         settings["known"] = list(known)
     once = points(bench.search(name, strategy, settings, left, FIRST_SEEDS[kind] + 2 * seed), "val_accuracy")
-    best = sorted(once, key=lambda p: p.accuracy, reverse=True)[:FINALISTS]
-    listed = {"architectures": [p.text for p in best], "seeds": FINALIST_SEEDS, "first_seed": 1_000}
-    finals = points(bench.search(f"{name}-finalists", "listed", listed, trainings - left), "val_accuracy")
-    found = max(finals, key=lambda p: p.accuracy)
+    further: dict[str, Point] = {}
+    ranked, first_seed = once, FINAL_SEED
+    for number, (count_of, seeds) in enumerate(FINALS):
+        best = sorted(ranked, key=lambda p: p.accuracy, reverse=True)[:count_of]
+        listed = {"architectures": [p.text for p in best], "seeds": seeds, "first_seed": first_seed}
+        first_seed += seeds
+        finals = bench.search(f"{name}-final-{number}", "listed", listed, count_of * seeds)
+        ranked = [p.joined(further.get(p.text)) for p in points(finals, "val_accuracy")]
+        further = {p.text: p for p in ranked}
+    found = max(ranked, key=lambda p: p.accuracy)
     return Search(kind, seed, once, found, time.process_time() - start)
 
 
@@ -222,46 +263,48 @@ def print_published(task: Task) -> None:
         print(f"  {name:22}{params:>12,}{'' if params <= MOST_PARAMS else '  too large'}", flush=True)
 
 
-def print_table(references: Sequence[Point], searches: Sequence[Search], tested: Mapping[str, Point]) -> None:
-    """What each search has trained and spent, then what is reached on the validation and on the test part."""
+def print_table(references: Sequence[Point], searches: Sequence[Search], tested: Tested) -> None:
+    """What each search has trained and spent, then what is reached on the validation and on the test parts."""
     print(f"\n{'search':26}{'networks':>10}{'CPU s':>8}{'best of single trainings':>26}")
-    for of in searches:
-        print(f"{of.name:26}{len(of.once):>10}{of.seconds:>8.0f}{max(p.accuracy for p in of.once):>26.1f}")
-    valid = {name: p for p in references for name in STAND_INS if tested[name].text == p.text}
-    valid |= {of.name: of.found for of in searches}
-    print(f"\n{'network':26}{'params':>10}{'valid':>8}{'test':>8}{'±':>6}  seeds")
-    for name, point in tested.items():
-        spread = statistics.stdev(point.accuracies) if len(point.accuracies) > 1 else 0.0
-        both = f"{valid[name].accuracy:>8.1f}{point.accuracy:>8.1f}"
-        print(f"{name:26}{point.params:>10,.0f}{both}{spread:>6.1f}  {len(point.accuracies)}")
-    best = max((tested[name] for name in STAND_INS), key=lambda p: p.accuracy)
-    for kind in FIRST_SEEDS:
-        means = [tested[of.name].accuracy for of in searches if of.kind == kind]
-        print(f"{kind}: {statistics.fmean(means):.2f} on average; the best reference {best.accuracy:.2f}")
+    for one in searches:
+        best = max(p.accuracy for p in one.once)
+        print(f"{one.name:26}{len(one.once):>10}{one.seconds:>8.0f}{best:>26.1f}")
+    valid = {name: p for p in references for name in STAND_INS if tested[name][0].text == p.text}
+    valid |= {one.name: one.found for one in searches}
+    print(f"\n{'network':26}{'params':>10}{'valid':>8}{'test':>8}{'±':>6}{'large test':>12}{'±':>6}  seeds")
+    for name, (small, large) in tested.items():
+        both = f"{small.accuracy:>8.2f}{small.deviation:>6.2f}{large.accuracy:>12.2f}{large.deviation:>6.2f}"
+        print(f"{name:26}{small.params:>10,.0f}{valid[name].accuracy:>8.2f}{both}  {len(small.accuracies)}")
+    for part, what in enumerate(("test", "large test")):
+        best = max(tested[name][part].accuracy for name in STAND_INS)
+        for kind in FIRST_SEEDS:
+            means = [tested[one.name][part].accuracy for one in searches if one.kind == kind]
+            print(f"{what}: {kind} {statistics.fmean(means):.2f} on average; the best reference {best:.2f}")
     print()
-    for of in searches:
-        print(f"{of.name}: {of.found.text}")
+    for one in searches:
+        print(f"{one.name}: {one.found.text}")
 
 
-def draw(references: Sequence[Point], searches: Sequence[Search], tested: Mapping[str, Point], seeds: int) -> Figure:
+def draw(references: Sequence[Point], searches: Sequence[Search], tested: Tested, seeds: int) -> Figure:
     """Accuracy over parameters: of everything that was trained, and of what was tested."""
-    names = {p.text: name for name, p in tested.items() if name in STAND_INS}
+    on_large = {name: large for name, (_, large) in tested.items()}
+    names = {p.text: name for name, p in on_large.items() if name in STAND_INS}
     style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with mpl.rc_context({**style, "axes.grid": True, "grid.color": "#e4e7ea"}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
         for kind in FIRST_SEEDS:
-            own = [of for of in searches if of.kind == kind]
-            once = [p for of in own for p in of.once]
+            own = [one for one in searches if one.kind == kind]
+            once = [p for one in own for p in one.once]
             style = {"color": COLOURS[kind], "linestyle": "none", "marker": "o"}
             label = f"{kind} ({len(once)} networks)"
             left.plot([p.params for p in once], [p.accuracy for p in once], ms=3, label=label, **style)
-            found = [tested[of.name] for of in own]
+            found = [on_large[one.name] for one in own]
             label = f"found by {kind}"
             right.plot([p.params for p in found], [p.accuracy for p in found], ms=7, label=label, **style)
             for point in found:
                 _spread(right, point, COLOURS[kind])
-        everything = [*references, *(p for of in searches for p in of.once)]
+        everything = [*references, *(p for one in searches for p in one.once)]
         front = non_dominated(np.array([[p.params, -p.accuracy] for p in everything]))
         on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
         left.plot([p.params for p in on], [p.accuracy for p in on], "-", color="0.35", lw=1, label="Pareto front")
@@ -271,13 +314,13 @@ def draw(references: Sequence[Point], searches: Sequence[Search], tested: Mappin
         least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references))
         left.set_ylim(least - 2, max(p.accuracy for p in everything) + 1)
         _mark(left, named)
-        _mark(right, {name: tested[name] for name in named})
+        _mark(right, {name: on_large[name] for name in named})
         left.set(
             title="validation part, single trainings; references: mean of seeds",
             xlabel="parameters",
             ylabel="accuracy in %",
         )
-        right.set(title=f"test part, trained anew: {seeds} seeds and their mean", xlabel="parameters")
+        right.set(title=f"large test part, trained anew: {seeds} seeds and their mean", xlabel="parameters")
         left.set_xlim(right=1.2 * MOST_PARAMS)
         for axes in (left, right):
             axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
@@ -320,14 +363,14 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     trainings = len(STAND_INS) * options.reference_seeds
-    if trainings <= FINALISTS * FINALIST_SEEDS + FEWER_TRAININGS:
+    if trainings <= final_trainings() + FEWER_TRAININGS:
         parser.error(f"{trainings} trainings leave none to search with beside those of the finalists")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     task = divided(options.data, options.out / "snips")
     print_published(task)
-    bench = Bench(task, options.out / "search.db", options.epochs, options.data_fraction)
     space: SearchSpace = registry.create("search_space", SPACE, options=dict(OPTIONS))
+    bench = Bench(task, space, options.out / "search.db", options.epochs, options.data_fraction)
     texts = {name: space.parse(f"{PROJECTION},{text}").text for name, text in STAND_INS.items()}
     start = time.process_time()
     listed = {"architectures": list(texts.values()), "seeds": options.reference_seeds}
@@ -338,9 +381,8 @@ def main() -> None:
         for kind in FIRST_SEEDS:
             searches.append(search(bench, kind, seed, trainings, list(texts.values())))
             print(f"{searches[-1].name}: {searches[-1].seconds:.0f} CPU seconds", flush=True)
-    by_text = {p.text: p for p in bench.tested("references", options.test_seeds, list(texts.values()))}
-    tested = {name: by_text[text] for name, text in texts.items()}
-    tested |= {of.name: bench.tested(of.name, options.test_seeds, [of.found.text])[0] for of in searches}
+    final = texts | {one.name: one.found.text for one in searches}
+    tested = {name: bench.tested(text, options.test_seeds) for name, text in final.items()}
     print_table(references, searches, tested)
     draw(references, searches, tested, options.test_seeds).savefig(options.picture, dpi=150)
     print(f"\ndrawn: {options.picture}")
