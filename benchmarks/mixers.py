@@ -83,8 +83,7 @@ INFORMER = (
     "attention2=prob,decoder_layers=1,decoder_attention=prob,mix=yes,activation=gelu,dropout=0.05"
 )
 FORECAST_RECIPE = {"schedule": "halving"}
-"""Nearly as the authors train: their program halves after each epoch but the first; their rate is ten times smaller, of
-a network of width 512."""
+"""As the authors train; their rate is ten times smaller, of a network of width 512."""
 LSTM_WIDTH, LSTM_LAYERS = 64, 2
 PAIRS = (
     ("Informer", "LSTM"),

@@ -21,7 +21,7 @@ class Recipe:
         optimizer: ``sgd`` (Nesterov momentum) or ``adamw``.
         lr: Highest learning rate, reached after warm-up.
         schedule: What follows: a ``cosine`` to 0 over all steps (Loshchilov & Hutter 2017), ``halving`` after each
-            epoch (as Informer is trained, Zhou et al. 2021), or ``constant``.
+            epoch but the first (as the authors' program trains Informer, Zhou et al. 2021), or ``constant``.
         weight_decay: L2 penalty (``sgd``) or decoupled decay (``adamw``).
         momentum: Of ``sgd``.
         batch_size: Examples a step; the whole part where it has fewer.
@@ -74,7 +74,7 @@ class Recipe:
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "halving":
-            return float(self.lr * 0.5 ** (step // steps_per_epoch))
+            return float(self.lr * 0.5 ** max(step // steps_per_epoch - 1, 0))
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def updated(self, changes: Mapping[str, Any]) -> Self:

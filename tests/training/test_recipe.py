@@ -74,8 +74,8 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
 
 
 def test_other_schedules() -> None:
-    halving = [Recipe(lr=0.8, schedule="halving").lr_at(step, epochs=3, steps_per_epoch=2) for step in range(6)]
-    assert halving == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
+    halving = [Recipe(lr=0.8, schedule="halving").lr_at(step, epochs=4, steps_per_epoch=2) for step in range(8)]
+    assert halving == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
     constant = Recipe(lr=0.8, schedule="constant", warmup_epochs=1.0)
     rates = [constant.lr_at(step, epochs=2, steps_per_epoch=3) for step in range(6)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
