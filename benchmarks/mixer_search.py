@@ -12,9 +12,9 @@ one standard error of an accuracy is more than what good networks differ by. Wha
 times as large as the published one.
 
 The stand-ins are trained with several seeds. Regularized evolution gets as many trainings as all stand-ins together,
-``naswot`` five fewer for its scores, and trains the networks that are scored best. A quarter of a search's trainings
-goes to further seeds of its best networks, because the best of many single trainings is partly luck: one more of each
-of ten, five more of the three that are best by then; a search has found the one with the best mean of these six. What
+``naswot`` five fewer for its scores, and trains the networks that are scored best. Two fifths of a search's trainings
+go to its finalists, the ten best networks of the others, with further seeds, because the best of many single trainings
+is partly luck; a search has found the finalist with the best mean. What
 was found, and all stand-ins, are trained anew with fresh seeds and measured on both test parts, which nothing was
 selected by. Every search is run with several seeds of its own; evolution also from a first population that begins with
 the stand-ins. CPU seconds (one thread) are printed: they are what this run has spent, and so are too small in a run
@@ -28,7 +28,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -73,10 +73,10 @@ HELD_OUT = 1 / 3
 """Share of the training sentences that joins the validation part."""
 SCORED, FEWER_TRAININGS = 100, 5
 """Networks that ``naswot`` scores, and how many trainings less it gets for drawing and scoring them."""
-FINALS = ((10, 1), (3, 5))
-"""How many networks of a search are trained further, and with how many seeds: first these, then the best of them."""
+FINALISTS, FINALIST_SEEDS = 10, 5
+"""How many networks of a search are trained with further seeds, and with how many."""
 FINAL_SEED, TEST_SEED = 1_000, 2_000
-"""The first of both: nothing was searched with them."""
+"""The first of the finalists' and of the tests': nothing was searched with them."""
 FROM_REFERENCES = "evolution from references"
 FIRST_SEEDS: Mapping[str, int] = {"regularized-evolution": 0, "naswot": 1, FROM_REFERENCES: 100}
 """Of each kind of search. From the same seed two would draw the same networks, and one get trainings of the other."""
@@ -111,10 +111,6 @@ class Point:
     def deviation(self) -> float:
         """Over the seeds, in percent."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
-
-    def joined(self, other: "Point | None") -> "Point":
-        """With the seeds of another measurement of the same architecture."""
-        return self if other is None else replace(self, accuracies=self.accuracies + other.accuracies)
 
 
 @final
@@ -224,15 +220,10 @@ class Search:
         return f"{self.kind}-{self.seed}"
 
 
-def final_trainings() -> int:
-    """How many of a search's trainings are further ones."""
-    return sum(networks * seeds for networks, seeds in FINALS)
-
-
 def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[str]) -> Search:
     """Train networks once, then the best of them with further seeds."""
     start = time.process_time()
-    name, left = f"{kind}-{seed}", trainings - final_trainings()
+    name, left = f"{kind}-{seed}", trainings - FINALISTS * FINALIST_SEEDS
     strategy = "naswot" if kind == "naswot" else "regularized-evolution"
     if kind == "naswot":
         settings: dict[str, Any] = {"samples": SCORED, "finalists": left - FEWER_TRAININGS}
@@ -241,16 +232,10 @@ def search(bench: Bench, kind: str, seed: int, trainings: int, known: Sequence[s
     if kind == FROM_REFERENCES:
         settings["known"] = list(known)
     once = points(bench.search(name, strategy, settings, left, FIRST_SEEDS[kind] + 2 * seed), "val_accuracy")
-    further: dict[str, Point] = {}
-    ranked, first_seed = once, FINAL_SEED
-    for number, (count_of, seeds) in enumerate(FINALS):
-        best = sorted(ranked, key=lambda p: p.accuracy, reverse=True)[:count_of]
-        listed = {"architectures": [p.text for p in best], "seeds": seeds, "first_seed": first_seed}
-        first_seed += seeds
-        finals = bench.search(f"{name}-final-{number}", "listed", listed, count_of * seeds)
-        ranked = [p.joined(further.get(p.text)) for p in points(finals, "val_accuracy")]
-        further = {p.text: p for p in ranked}
-    found = max(ranked, key=lambda p: p.accuracy)
+    best = sorted(once, key=lambda p: p.accuracy, reverse=True)[:FINALISTS]
+    listed = {"architectures": [p.text for p in best], "seeds": FINALIST_SEEDS, "first_seed": FINAL_SEED}
+    finals = points(bench.search(f"{name}-finals", "listed", listed, trainings - left), "val_accuracy")
+    found = max(finals, key=lambda p: p.accuracy)
     return Search(kind, seed, once, found, time.process_time() - start)
 
 
@@ -356,14 +341,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--data-fraction", type=float, default=0.15, help="of the training part that is left")
     parser.add_argument(
-        "--reference-seeds", type=int, default=20, help="trainings a reference; all together, of a search"
+        "--reference-seeds", type=int, default=25, help="trainings a reference; all together, of a search"
     )
     parser.add_argument("--search-seeds", type=int, default=3, help="searches by each strategy")
     parser.add_argument("--test-seeds", type=int, default=10)
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     trainings = len(STAND_INS) * options.reference_seeds
-    if trainings <= final_trainings() + FEWER_TRAININGS:
+    if trainings <= FINALISTS * FINALIST_SEEDS + FEWER_TRAININGS:
         parser.error(f"{trainings} trainings leave none to search with beside those of the finalists")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
