@@ -13,8 +13,9 @@ test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -n 2 --ignore tests/ray
 
 ## Searches, tunings and faults on local Ray clusters: each file has a cluster, and a process, of its own.
+## CLUSTER_TESTS="FILE…" runs only these.
 test-cluster: $(INSTALLED)
-	$(VENV)/bin/python -m tests.ray
+	$(VENV)/bin/python -m tests.ray $(CLUSTER_TESTS)
 
 ## Style, types and import rules.
 lint: $(INSTALLED)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.faults
 
-Trials sleep for two seconds and train a moment. Each line is a whole search; the columns are how many trials lack an
-outcome or failed as lost, how many were told twice, how many trainings were started again, and the seconds from the
-fault until work that it had stopped went on: a lost trial was started again, a new node measured, another trial was
-told. A trial's own fault (it hangs, eats memory, raises, prints a gigabyte) ends that trial alone.
+Most trials sleep for two seconds and train a moment; those of "node added" wait for one that runs on the new node. Each
+line is a whole search; the columns are how many trials lack an outcome or failed as lost, how many were told twice, how
+many trainings were started again, and the seconds from the fault until work that it had stopped went on: a lost trial
+was started again, a trial began on the new node, another trial was told. A trial's own fault (it hangs, eats memory,
+raises, prints a gigabyte) ends that trial alone.
 """
 
 import tempfile
