@@ -85,6 +85,8 @@ class Informer(SearchSpace):
     """
 
     name: ClassVar[str] = "informer"
+    # 2: the decoder drops out weights of its attention to the encoder, so that the same string trains otherwise.
+    version: ClassVar[int] = 2
     references: ClassVar[Mapping[str, Mapping[str, Value]]] = _references()
 
     def __init__(
