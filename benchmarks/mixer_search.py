@@ -271,35 +271,15 @@ def print_table(references: Sequence[Point], searches: Sequence[Search], tested:
 
 
 def draw(references: Sequence[Point], searches: Sequence[Search], tested: Tested, seeds: int) -> Figure:
-    """Accuracy over parameters: of everything that was trained, and of what was tested."""
+    """Accuracy over parameters: of everything that was trained, and of what was tested on the large part."""
     on_large = {name: large for name, (_, large) in tested.items()}
     names = {p.text: name for name, p in on_large.items() if name in STAND_INS}
     style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with mpl.rc_context({**style, "axes.grid": True, "grid.color": "#e4e7ea"}):
         figure = Figure(figsize=(10, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        for kind in FIRST_SEEDS:
-            own = [one for one in searches if one.kind == kind]
-            once = [p for one in own for p in one.once]
-            style = {"color": COLOURS[kind], "linestyle": "none", "marker": "o"}
-            label = f"{kind} ({len(once)} networks)"
-            left.plot([p.params for p in once], [p.accuracy for p in once], ms=3, label=label, **style)
-            found = [on_large[one.name] for one in own]
-            label = f"found by {kind}"
-            right.plot([p.params for p in found], [p.accuracy for p in found], ms=7, label=label, **style)
-            for point in found:
-                _spread(right, point, COLOURS[kind])
-        everything = [*references, *(p for one in searches for p in one.once)]
-        front = non_dominated(np.array([[p.params, -p.accuracy] for p in everything]))
-        on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
-        left.plot([p.params for p in on], [p.accuracy for p in on], "-", color="0.35", lw=1, label="Pareto front")
-        named = {names[p.text]: p for p in references}
-        # Networks that have not learned yet would press together those that differ in what matters: the last tenth of
-        # what the searches trained is left out.
-        least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references))
-        left.set_ylim(least - 2, max(p.accuracy for p in everything) + 1)
-        _mark(left, named)
-        _mark(right, {name: on_large[name] for name in named})
+        _draw_searched(left, {names[p.text]: p for p in references}, searches)
+        _draw_tested(right, on_large, searches)
         left.set(
             title="validation part, single trainings; references: mean of seeds",
             xlabel="parameters",
@@ -311,6 +291,44 @@ def draw(references: Sequence[Point], searches: Sequence[Search], tested: Tested
             axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
             axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8)
     return figure
+
+
+def _draw_searched(axes: Axes, references: Mapping[str, Point], searches: Sequence[Search]) -> None:
+    everything = list(references.values())
+    for kind in FIRST_SEEDS:
+        once = [p for one in searches if one.kind == kind for p in one.once]
+        everything += once
+        label = f"{kind} ({len(once)} networks)"
+        _dots(axes, once, COLOURS[kind], ms=3, label=label)
+    front = non_dominated(np.array([[p.params, -p.accuracy] for p in everything]))
+    on = sorted((p for p, best in zip(everything, front, strict=True) if best), key=lambda p: p.params)
+    axes.plot([p.params for p in on], [p.accuracy for p in on], "-", color="0.35", lw=1, label="Pareto front")
+    # Networks that have not learned yet would press together those that differ in what matters: the last tenth of
+    # what the searches trained is left out.
+    least = min(np.quantile([p.accuracy for p in everything], 0.1), *(p.accuracy for p in references.values()))
+    axes.set_ylim(least - 2, max(p.accuracy for p in everything) + 1)
+    _mark(axes, references)
+
+
+def _draw_tested(axes: Axes, tested: Mapping[str, Point], searches: Sequence[Search]) -> None:
+    for kind in FIRST_SEEDS:
+        found = [tested[one.name] for one in searches if one.kind == kind]
+        _dots(axes, found, COLOURS[kind], ms=7, label=f"found by {kind}")
+        for point in found:
+            _spread(axes, point, COLOURS[kind])
+    # The worst one, likewise, is far below all others.
+    *others, worst = sorted(tested, key=lambda name: -tested[name].accuracy)
+    axes.set_ylim(
+        min(min(tested[name].accuracies) for name in others) - 0.2,
+        max(max(p.accuracies) for p in tested.values()) + 0.2,
+    )
+    left_out = f"not shown: {worst}, {tested[worst].accuracy:.1f}"
+    axes.text(0.02, 0.03, left_out, transform=axes.transAxes, fontsize=8, color=REFERENCE)
+    _mark(axes, {name: tested[name] for name in STAND_INS if name != worst})
+
+
+def _dots(axes: Axes, points: Sequence[Point], colour: str, **style: Any) -> None:
+    axes.plot([p.params for p in points], [p.accuracy for p in points], "o", color=colour, **style)
 
 
 def _mark(axes: Axes, references: Mapping[str, Point]) -> None:
