@@ -116,10 +116,7 @@ def test_a_value_of_another_type_is_refused_by_the_name_of_its_field(field: str,
         ({"repeats": 0}, "repeats must be 1 or more, got 0"),
         ({"score_batch_size": 1}, "score_batch_size must be 2 or more, got 1"),
         ({"seed": -1}, "seed must not be negative, got -1"),
-        (
-            {"task": ""},
-            r"a study needs a task to train on \(--task digits; nasplat list tasks\) or a benchmark table to look up in",
-        ),
+        ({"task": ""}, "a study needs a task to train on .* or a benchmark table to look up in"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:
